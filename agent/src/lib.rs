@@ -22,3 +22,6 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod dns;
+pub mod net;
+pub mod proxy;

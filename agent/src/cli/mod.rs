@@ -18,7 +18,8 @@ struct Command {
     run: fn(lexopt::Parser) -> ExitCode,
 }
 
-const COMMANDS: &[Command] = &[Command { name: "version", about: "say which mote this is", hidden: false, run: version::run }];
+const COMMANDS: &[Command] =
+    &[Command { name: "version", about: "say which mote this is", hidden: false, run: version::run }];
 
 /// Entry of the executable.
 pub fn main() -> ExitCode {
