@@ -22,6 +22,9 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod client;
+pub mod clock;
 pub mod dns;
 pub mod net;
+pub mod pods;
 pub mod proxy;

@@ -179,8 +179,12 @@ impl Client {
             }
             let response = match sender.try_send_request(request).await {
                 Ok(response) => response,
-                Err(mut failed) if !fresh && failed.take_message().is_some() => continue,
-                Err(failed) => return Err(self.transport(chain(failed.error()))),
+                Err(mut failed) => {
+                    if !fresh && failed.take_message().is_some() {
+                        continue;
+                    }
+                    return Err(self.transport(chain(failed.error())));
+                }
             };
             let status = response.status().as_u16();
             let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX)

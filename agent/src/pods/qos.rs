@@ -2,7 +2,7 @@
 //! the arithmetic is the kubelet's).
 
 use mote_api::quantity::Quantity;
-use mote_api::tree::{Value, list_at, str_at};
+use mote_api::tree::{Value, at, list_at};
 
 /// CPU shares of a container that asks for nothing, and the least the kernel takes.
 pub const SHARES_MIN: u64 = 2;
@@ -35,8 +35,7 @@ pub fn class(pod: &Value) -> &'static str {
 
 /// A resource of a container, when it is set, above zero and readable.
 fn quantity(container: &Value, side: &str, resource: &str) -> Option<Quantity> {
-    let text = str_at(container, &["resources", side, resource]);
-    Quantity::parse(text).ok().filter(|quantity| quantity.milli() > 0)
+    Quantity::of(at(container, &["resources", side, resource])?).filter(|quantity| quantity.milli() > 0)
 }
 
 /// CPU in thousandths of a core.
