@@ -95,7 +95,7 @@ fn take(instance: &Instance) -> Result<crate::instance::Lock, String> {
 /// Ends all containers and the keeper, and removes everything the instance made outside its data; the caller holds the lock. Gives
 /// back how many containers ran.
 pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize, String> {
-    let (cgroup_parent, cluster_cidr) = instance.recall();
+    let cgroup_parent = instance.recall();
     let mut uids = std::collections::BTreeSet::new();
     let mut count = 0;
     match Keeper::find(RunDir::new(&instance.run)).await {
@@ -127,13 +127,8 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     if let Err(error) = proxy::teardown(instance.tag) {
         wrong.push(error.to_string());
     }
-    match cluster_cidr.parse() {
-        Ok(cidr) => {
-            if let Err(error) = net::teardown(instance.tag, cidr) {
-                wrong.push(error.to_string());
-            }
-        }
-        Err(error) => wrong.push(format!("{error}")),
+    if let Err(error) = net::teardown(instance.tag) {
+        wrong.push(error.to_string());
     }
     for name in ["pods", "containers", "logs"] {
         crate::pods::dirs::remove_tree(&instance.data.join(name)).map_err(|e| e.to_string())?;
