@@ -5,6 +5,8 @@ pub mod api;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod controllers;
+pub mod scheduler;
 pub mod store;
 
 use std::rc::Rc;
