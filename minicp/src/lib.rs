@@ -6,6 +6,8 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod controllers;
+
+pub mod pki;
 pub mod scheduler;
 pub mod store;
 

@@ -59,9 +59,18 @@ impl Recorder {
     }
 
     /// `component` and `reason` are upstream's words; the write happens in the background.
-    pub fn say(self: &Rc<Self>, component: &'static str, about: About, warning: bool, reason: &'static str, message: String) {
+    pub fn say(
+        self: &Rc<Self>,
+        component: &'static str,
+        about: About,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
         let now = self.api.now();
-        let Some(write) = self.state.borrow_mut().plan(component, &about, warning, reason, message, now) else { return };
+        let Some(write) = self.state.borrow_mut().plan(component, &about, warning, reason, message, now) else {
+            return;
+        };
         let api = self.api.clone();
         tokio::task::spawn_local(async move {
             let ns = if about.key.ns.is_empty() { "default" } else { &about.key.ns };
@@ -152,7 +161,9 @@ mod tests {
     fn the_same_again_is_counted() {
         let mut state = State::default();
         let now = Time::from_unix(1000);
-        let Some(Write::Create(first)) = state.plan("c", &about("1"), true, "R", "m".into(), now) else { panic!("no event") };
+        let Some(Write::Create(first)) = state.plan("c", &about("1"), true, "R", "m".into(), now) else {
+            panic!("no event")
+        };
         let Some(Write::Count(name, patch)) = state.plan("c", &about("1"), true, "R", "m".into(), now) else {
             panic!("not counted")
         };
@@ -165,7 +176,8 @@ mod tests {
     fn rate_and_memory_are_bounded() {
         let mut state = State::default();
         let now = Time::from_unix(1000);
-        let written = (0..1000).filter(|i| state.plan("c", &about("1"), false, "R", format!("{i}"), now).is_some()).count();
+        let written =
+            (0..1000).filter(|i| state.plan("c", &about("1"), false, "R", format!("{i}"), now).is_some()).count();
         assert_eq!(i64::try_from(written), Ok(BURST));
         let later = Time::from_unix(1000 + REFILL_SECONDS);
         assert!(state.plan("c", &about("1"), false, "R", "x".into(), later).is_some());

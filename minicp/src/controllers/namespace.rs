@@ -58,7 +58,8 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
         (world.service_accounts.get(&at("default")).is_some(), ca)
     };
     if !has_account {
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": &**ns}});
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": &**ns}});
         ensure(cx, Res::ServiceAccounts, "serviceaccounts", ns, account).await?;
     }
     let data = json!({"ca.crt": &*cx.settings.ca_pem});
@@ -131,7 +132,8 @@ async fn empty_resource(cx: &Context, res: &str, ns: &str) -> Result<usize, Stat
             continue;
         }
         deleted = true;
-        let how = Deletion { propagation: Some("Background"), uid: Some(meta::uid(object).into()), ..Deletion::default() };
+        let how =
+            Deletion { propagation: Some("Background"), uid: Some(meta::uid(object).into()), ..Deletion::default() };
         match cx.api.delete(res, ns, meta::name(object), how).await {
             Err(status) if !status.is_not_found() && !status.is_conflict() => return Err(status),
             _ => {}

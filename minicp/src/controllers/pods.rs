@@ -1,12 +1,12 @@
 //! Pods as their owners handle them: created from a template, adopted, released, deleted; and the removal of what no one will.
 
+use super::Context;
 use super::events::About;
 use super::frame::Key;
 use super::frame::run::{Outcome, Work};
 use super::seam::Deletion;
 use super::view::pod::Pod;
 use super::world::{Change, Res};
-use super::Context;
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, set};
 use std::rc::Rc;
@@ -155,7 +155,9 @@ pub fn spawn(cx: &Context, tasks: &mut JoinSet<()>) {
 fn route(_: &Context, work: &Work, change: &Change) {
     let due = match change {
         Change::Node(sides) => sides.new.is_none(),
-        Change::Pod(sides) => sides.new.as_ref().is_some_and(|pod| pod.ended() || (pod.node.is_none() && pod.meta.deleting.is_some())),
+        Change::Pod(sides) => {
+            sides.new.as_ref().is_some_and(|pod| pod.ended() || (pod.node.is_none() && pod.meta.deleting.is_some()))
+        }
         _ => false,
     };
     if due {
@@ -183,7 +185,8 @@ fn victims(pods: &[&Rc<Pod>], node_gone: impl Fn(&Rc<str>) -> bool, ended_max: u
         None => pod.meta.deleting.is_some(),
     };
     let mut out: Vec<Rc<Pod>> = pods.iter().filter(|pod| lost(pod)).map(|pod| (*pod).clone()).collect();
-    let mut ended: Vec<&&Rc<Pod>> = pods.iter().filter(|pod| pod.ended() && pod.meta.deleting.is_none() && !lost(pod)).collect();
+    let mut ended: Vec<&&Rc<Pod>> =
+        pods.iter().filter(|pod| pod.ended() && pod.meta.deleting.is_none() && !lost(pod)).collect();
     let surplus = ended.len().saturating_sub(ended_max);
     ended.sort_by_key(|pod| (pod.meta.created, pod.meta.key.clone()));
     out.extend(ended.into_iter().take(surplus).map(|pod| (*pod).clone()));
@@ -217,7 +220,9 @@ mod tests {
             pod("ee", "n", "Failed", false),
         ];
         let pods: Vec<&Rc<Pod>> = pods.iter().collect();
-        let names = |max| victims(&pods, |n| &**n == "old", max).iter().map(|p| p.meta.key.name.to_string()).collect::<Vec<_>>();
+        let names = |max| {
+            victims(&pods, |n| &**n == "old", max).iter().map(|p| p.meta.key.name.to_string()).collect::<Vec<_>>()
+        };
         assert_eq!(names(1), ["gone-node", "never-bound", "e"]);
         assert_eq!(names(2), ["gone-node", "never-bound"]);
     }

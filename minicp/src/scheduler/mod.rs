@@ -91,7 +91,8 @@ impl Core {
                 queue.wake(now);
             }
             Some(node) => {
-                let moved = sides.old.as_ref().is_none_or(|old| old.node.is_none() || old.meta.labels != pod.meta.labels);
+                let moved =
+                    sides.old.as_ref().is_none_or(|old| old.node.is_none() || old.meta.labels != pod.meta.labels);
                 queue.remove(&pod.meta.key);
                 snapshot.place(pod.clone(), node.clone());
                 if moved {

@@ -19,11 +19,17 @@ pub enum Next {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Active { since: u64 },
+    Active {
+        since: u64,
+    },
     /// Comes back by itself at this time.
-    Resting { until: u64 },
+    Resting {
+        until: u64,
+    },
     /// Comes back when the world changes, not before this time.
-    Parked { until: u64 },
+    Parked {
+        until: u64,
+    },
     /// Handed out.
     Out,
 }

@@ -66,8 +66,13 @@ impl Snapshot {
             info.node = node;
             return;
         }
-        let mut info =
-            NodeInfo { node, pods: Vec::new(), used: Resources::default(), scored_cpu_milli: 0, scored_memory_bytes: 0 };
+        let mut info = NodeInfo {
+            node,
+            pods: Vec::new(),
+            used: Resources::default(),
+            scored_cpu_milli: 0,
+            scored_memory_bytes: 0,
+        };
         for (_, pod) in self.placed.values().filter(|(name, _)| name == info.node.name()) {
             info.pods.push(pod.clone());
         }

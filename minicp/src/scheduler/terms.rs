@@ -149,7 +149,10 @@ impl<'a> Terms<'a> {
             let has = count.per_value.get(value).copied().unwrap_or(0);
             // a constraint over few domains weighs less, as upstream: log2 of the number of domains, in thousandths
             let domains = u64::try_from(count.per_value.len()).unwrap_or(0).saturating_add(2);
-            Some(has.saturating_mul(1000 * i64::from(domains.ilog2())).saturating_add((count.spread.max_skew - 1) * 1000))
+            Some(
+                has.saturating_mul(1000 * i64::from(domains.ilog2()))
+                    .saturating_add((count.spread.max_skew - 1) * 1000),
+            )
         };
         self.soft.iter().filter_map(one).sum()
     }

@@ -9,7 +9,10 @@ use mote_api::tree::{Value, bool_at, i64_at, list_at, str_at};
 pub enum Strategy {
     Recreate,
     /// Absolute numbers of pods: surge rounded up, unavailable rounded down, not both zero.
-    Rolling { surge: i64, unavailable: i64 },
+    Rolling {
+        surge: i64,
+        unavailable: i64,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq)]

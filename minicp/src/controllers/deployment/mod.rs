@@ -77,9 +77,10 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
             world.replica_sets.in_namespace(&key.ns).filter(|s| s.meta.controlled_by(&d.meta.uid)).cloned().collect();
         let old: Vec<&Rc<str>> = sets.iter().filter(|s| s.template != d.template).map(|s| &s.meta.uid).collect();
         let old_pods_run = d.strategy == Strategy::Recreate
-            && world.pods.in_namespace(&key.ns).any(|pod| {
-                !pod.ended() && pod.meta.controller.as_ref().is_some_and(|owner| old.contains(&&owner.uid))
-            });
+            && world
+                .pods
+                .in_namespace(&key.ns)
+                .any(|pod| !pod.ended() && pod.meta.controller.as_ref().is_some_and(|owner| old.contains(&&owner.uid)));
         plan(&d, &sets, old_pods_run, now)
     };
     execute(cx, key, &object, &d, plan).await
@@ -184,7 +185,14 @@ async fn scale(cx: &Context, d: &Deployment, Resize { set: of, replicas }: &Resi
 }
 
 /// Makes the ReplicaSet of the present template. `None`: its name is taken by a foreign one, count a collision.
-async fn create(cx: &Context, key: &Key, object: &Value, d: &Deployment, replicas: i64, revision: i64) -> Result<Option<String>, Status> {
+async fn create(
+    cx: &Context,
+    key: &Key,
+    object: &Value,
+    d: &Deployment,
+    replicas: i64,
+    revision: i64,
+) -> Result<Option<String>, Status> {
     let hash = template_hash(d.template, d.collisions);
     let name = format!("{}-{hash}", key.name);
     let mut template = object.pointer("/spec/template").cloned().unwrap_or_default();
@@ -226,7 +234,13 @@ async fn create(cx: &Context, key: &Key, object: &Value, d: &Deployment, replica
             Ok(None)
         }
         Err(status) => {
-            cx.events.say(NAME, about(d), true, "ReplicaSetCreateError", format!("Failed to create new replica set {name:?}: {status}"));
+            cx.events.say(
+                NAME,
+                about(d),
+                true,
+                "ReplicaSetCreateError",
+                format!("Failed to create new replica set {name:?}: {status}"),
+            );
             Err(status)
         }
     }
@@ -245,7 +259,13 @@ fn template_hash(template: u64, collisions: i64) -> String {
     text
 }
 
-async fn write_status(cx: &Context, key: &Key, d: &Deployment, status: &desired::Status, collided: bool) -> Result<(), Status> {
+async fn write_status(
+    cx: &Context,
+    key: &Key,
+    d: &Deployment,
+    status: &desired::Status,
+    collided: bool,
+) -> Result<(), Status> {
     let time = |t: Option<mote_api::time::Time>| t.map_or(Value::Null, |t| json!(t.to_string()));
     let conditions: Vec<Value> = status
         .conditions

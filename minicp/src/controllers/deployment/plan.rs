@@ -47,7 +47,9 @@ pub fn plan(d: &Deployment, sets: &[Rc<ReplicaSet>], old_pods_run: bool, now: Ti
         } else {
             match d.strategy {
                 Strategy::Recreate => recreate(d, new.as_ref(), &old, old_pods_run, &mut plan),
-                Strategy::Rolling { surge, unavailable } => rolling(d, new.as_ref(), &old, surge, unavailable, &mut plan),
+                Strategy::Rolling { surge, unavailable } => {
+                    rolling(d, new.as_ref(), &old, surge, unavailable, &mut plan)
+                }
             }
         }
     }
@@ -115,8 +117,11 @@ fn rolling(
         *size -= down;
         spare -= down;
     }
-    plan.resize =
-        sizes.into_iter().filter(|(set, n)| set.replicas != *n).map(|(set, replicas)| Resize { set, replicas }).collect();
+    plan.resize = sizes
+        .into_iter()
+        .filter(|(set, n)| set.replicas != *n)
+        .map(|(set, replicas)| Resize { set, replicas })
+        .collect();
 }
 
 /// The Deployment was resized, or is paused: sizes change in proportion, no step of a rollout is taken.
@@ -154,7 +159,13 @@ fn proportional(d: &Deployment, mut active: Vec<&Rc<ReplicaSet>>, surge: i64) ->
     for set in active {
         let left = change.saturating_sub(given);
         let share = fraction(set, allowed);
-        let share = if left == 0 { 0 } else if change > 0 { share.min(left) } else { share.max(left) };
+        let share = if left == 0 {
+            0
+        } else if change > 0 {
+            share.min(left)
+        } else {
+            share.max(left)
+        };
         sizes.push((set, set.replicas.saturating_add(share)));
         given = given.saturating_add(share);
     }

@@ -47,7 +47,13 @@ pub fn complete(d: &Deployment, status: &Status) -> bool {
         && status.observed_generation >= d.meta.generation
 }
 
-fn progress(d: &Deployment, new: Option<&Rc<ReplicaSet>>, status: &mut Status, creating: bool, now: Time) -> Option<u64> {
+fn progress(
+    d: &Deployment,
+    new: Option<&Rc<ReplicaSet>>,
+    status: &mut Status,
+    creating: bool,
+    now: Time,
+) -> Option<u64> {
     let deadline = d.deadline_seconds?;
     let before = d.status.condition("Progressing").cloned();
     let reason = before.as_ref().map_or("", |c| c.reason.as_str());

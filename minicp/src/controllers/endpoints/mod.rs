@@ -112,7 +112,12 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
     Ok(None)
 }
 
-async fn publish(cx: &Context, key: &Key, published: Option<&Slice>, mut points: mote_api::tree::Value) -> Result<(), Status> {
+async fn publish(
+    cx: &Context,
+    key: &Key,
+    published: Option<&Slice>,
+    mut points: mote_api::tree::Value,
+) -> Result<(), Status> {
     let written = match published {
         None => cx.api.create("endpoints", &key.ns, points).await?,
         Some(old) if old.content == endpoints_content(&points) => return Ok(()),

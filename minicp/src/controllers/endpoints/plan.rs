@@ -31,11 +31,7 @@ struct State {
 
 fn state(service: &Service, backend: &Backend) -> State {
     let serving = backend.pod.ready;
-    State {
-        ready: service.publish_not_ready || (serving && !backend.leaving),
-        serving,
-        terminating: backend.leaving,
-    }
+    State { ready: service.publish_not_ready || (serving && !backend.leaving), serving, terminating: backend.leaving }
 }
 
 /// The Service's ports as this pod has them; a port that the pod does not name is left out.
@@ -167,7 +163,9 @@ pub fn endpoints(service: &Service, backends: &[Backend]) -> Value {
         .into_iter()
         .map(|(ports, [ready, not_ready])| {
             let mut subset = json!({});
-            for (field, list) in [("addresses", ready), ("notReadyAddresses", not_ready), ("ports", port_values(service, &ports))] {
+            for (field, list) in
+                [("addresses", ready), ("notReadyAddresses", not_ready), ("ports", port_values(service, &ports))]
+            {
                 if !list.is_empty() {
                     set(&mut subset, &[field], json!(list));
                 }

@@ -60,7 +60,10 @@ pub fn plan(node: &Node, beat: Beat, pods: &[Rc<Pod>], limits: &Limits, now: Tim
 /// The node's own taints, and ours as its state asks for.
 fn wanted_taints(node: &Node, ready: Option<Truth>, now: Time) -> Vec<Taint> {
     let ours = |key: &str| {
-        key == NOT_READY || key == UNREACHABLE || key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, taint)| *taint == key)
+        key == NOT_READY
+            || key == UNREACHABLE
+            || key == UNSCHEDULABLE
+            || PRESSURES.iter().any(|(_, taint)| *taint == key)
     };
     let mut wanted: Vec<Taint> = node.taints.iter().filter(|t| !ours(&t.key)).cloned().collect();
     let mut want = |key: &str, effect: Effect| {

@@ -2,6 +2,7 @@
 
 pub mod plan;
 
+use super::Context;
 use super::events::About;
 use super::frame::Key;
 use super::frame::run::Outcome;
@@ -9,7 +10,6 @@ use super::frame::run::Work;
 use super::pods::{PodOwner, create_pods, delete_pods, set_controller};
 use super::view::apps::{Counts, ReplicaSet};
 use super::world::{Change, Res};
-use super::Context;
 use mote_api::status::Status;
 use mote_api::tree::{Value, i64_at, json, list_at, str_at};
 use plan::{Candidate, plan};
@@ -37,7 +37,8 @@ fn route(cx: &Context, work: &Work, change: &Change) {
                     None => {
                         let world = cx.world.look();
                         let sets = world.replica_sets.in_namespace(&pod.meta.key.ns);
-                        sets.filter(|set| set.selector.matches(&pod.meta.labels)).for_each(|set| work.add(set.meta.key.clone()));
+                        sets.filter(|set| set.selector.matches(&pod.meta.labels))
+                            .for_each(|set| work.add(set.meta.key.clone()));
                     }
                 }
             }
@@ -52,7 +53,8 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
         let world = cx.world.look();
         let Some(set) = world.replica_sets.get(key).cloned() else { return Ok(None) };
         let pods = world.pods.in_namespace(&key.ns).filter(|pod| {
-            pod.meta.controlled_by(&set.meta.uid) || (pod.meta.controller.is_none() && set.selector.matches(&pod.meta.labels))
+            pod.meta.controlled_by(&set.meta.uid)
+                || (pod.meta.controller.is_none() && set.selector.matches(&pod.meta.labels))
         });
         let pods: Vec<Candidate> =
             pods.map(|pod| Candidate { pod: pod.clone(), leaving: world.pods.leaving(pod) }).collect();
@@ -70,7 +72,9 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
     let mut failure = delete_pods(cx, &owner, &plan.delete).await.err();
     if plan.create > 0 {
         let object = cx.api.get(RESOURCE, &key.ns, &key.name).await?;
-        if mote_api::meta::uid(&object) == &*set.meta.uid && i64_at(&object, &["spec", "replicas"]) == Some(set.replicas) {
+        if mote_api::meta::uid(&object) == &*set.meta.uid
+            && i64_at(&object, &["spec", "replicas"]) == Some(set.replicas)
+        {
             let template = object.pointer("/spec/template").cloned().unwrap_or_default();
             failure = create_pods(cx, &owner, &template, plan.create).await.err().or(failure);
         }
@@ -86,7 +90,10 @@ fn crowds(world: &super::world::Caches, set: &ReplicaSet) -> BTreeMap<Rc<str>, u
     let sets: Vec<&Rc<str>> = world
         .replica_sets
         .in_namespace(&set.meta.key.ns)
-        .filter(|other| other.meta.uid == set.meta.uid || (owner.is_some() && other.meta.controller.as_ref().map(|o| &o.uid) == owner))
+        .filter(|other| {
+            other.meta.uid == set.meta.uid
+                || (owner.is_some() && other.meta.controller.as_ref().map(|o| &o.uid) == owner)
+        })
         .map(|other| &other.meta.uid)
         .collect();
     for pod in world.pods.in_namespace(&set.meta.key.ns) {
@@ -110,8 +117,10 @@ async fn write_status(cx: &Context, set: &ReplicaSet, counts: Counts, failure: O
         Err(status) if status.is_not_found() => return Ok(()),
         Err(status) => return Err(status),
     };
-    let others: Vec<&Value> =
-        list_at(&object, &["status", "conditions"]).iter().filter(|c| str_at(c, &["type"]) != "ReplicaFailure").collect();
+    let others: Vec<&Value> = list_at(&object, &["status", "conditions"])
+        .iter()
+        .filter(|c| str_at(c, &["type"]) != "ReplicaFailure")
+        .collect();
     let mut status = json!({
         "replicas": counts.replicas, "fullyLabeledReplicas": counts.labelled, "readyReplicas": counts.ready,
         "availableReplicas": counts.available, "observedGeneration": counts.observed_generation,

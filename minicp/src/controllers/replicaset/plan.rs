@@ -1,7 +1,7 @@
 //! What a ReplicaSet does next: pure. The ranking of victims is upstream's (`controller_utils.go`, ActivePodsWithRanks).
 
-use crate::controllers::view::apps::{Counts, ReplicaSet};
 use crate::controllers::view::apps::TEMPLATE_HASH;
+use crate::controllers::view::apps::{Counts, ReplicaSet};
 use crate::controllers::view::pod::{Phase, Pod};
 use mote_api::time::Time;
 use std::collections::BTreeMap;
@@ -28,7 +28,13 @@ pub struct Plan {
 }
 
 /// `pods`: everything in the namespace that is ours or matches. `related`: running pods per node of all ReplicaSets of the same owner.
-pub fn plan(set: &ReplicaSet, pods: &[Candidate], related: &BTreeMap<Rc<str>, usize>, burst_max: usize, now: Time) -> Plan {
+pub fn plan(
+    set: &ReplicaSet,
+    pods: &[Candidate],
+    related: &BTreeMap<Rc<str>, usize>,
+    burst_max: usize,
+    now: Time,
+) -> Plan {
     let mut plan = Plan::default();
     let mut mine = Vec::new();
     for Candidate { pod, leaving } in pods {
@@ -72,7 +78,8 @@ fn counts(set: &ReplicaSet, mine: &[Rc<Pod>], now: Time) -> Counts {
     }
 }
 
-type Rank<'a> = (bool, u8, bool, i64, std::cmp::Reverse<usize>, i64, std::cmp::Reverse<i64>, std::cmp::Reverse<i64>, &'a str);
+type Rank<'a> =
+    (bool, u8, bool, i64, std::cmp::Reverse<usize>, i64, std::cmp::Reverse<i64>, std::cmp::Reverse<i64>, &'a str);
 
 /// Smallest first to go: unscheduled, pending, unready, cheap, crowded together, ready for less long, restarted more often, younger.
 fn rank<'a>(pod: &'a Pod, related: &BTreeMap<Rc<str>, usize>, now: Time) -> Rank<'a> {
