@@ -9,6 +9,7 @@ use std::process::ExitCode;
 mod agent;
 mod down;
 mod hello;
+mod image;
 mod keeper;
 mod options;
 #[cfg(feature = "minicp")]
@@ -44,10 +45,20 @@ const COMMANDS: &[Command] = &[
     shown("agent", "this machine as a node of a control plane, or of none", agent::run),
     #[cfg(feature = "minicp")]
     shown("token", "print the token by which nodes join", server::token),
+    shown("image", "pull, list, import, export, pack, push, prune, verify images", image::run),
+    shown("oci", "run OCI bundles with runc's command line", oci),
     shown("version", "say which mote this is", version::run),
     hidden("hello", hello::run),
     hidden("keeper", keeper::run),
 ];
+
+/// `mote oci`: the same as `mote-oci`.
+fn oci(mut parser: lexopt::Parser) -> ExitCode {
+    match parser.raw_args() {
+        Ok(args) => mote_runtime::oci_cli::main(args.collect()),
+        Err(error) => usage(&error.to_string()),
+    }
+}
 
 /// Entry of the executable.
 pub fn main() -> ExitCode {
