@@ -51,6 +51,12 @@ impl Ns {
         result.recv().unwrap().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
+    /// Starts a thread inside that goes on by itself.
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        // A new thread is born into its parent's namespace.
+        self.run(move || drop(thread::spawn(work)));
+    }
+
     /// A path by which this process finds the namespace.
     pub fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
