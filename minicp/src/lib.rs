@@ -1,1 +1,43 @@
-//! (laid out in the next commits)
+//! minicp: a control plane that speaks the real Kubernetes API in a few MiB.
+//!
+//! One thread (a tokio `LocalSet`), these tasks:
+//!
+//! | task | made by | talks to |
+//! |---|---|---|
+//! | store writer (one) | `store::log` | takes the commit queue (woken by a `Notify`), writes on a blocking thread, wakes committers (oneshot) and feeds watchers (bounded queues) |
+//! | accept loop (one) | `server` | one connection task per client |
+//! | connection (one per client) | `http::serve` | the API, directly |
+//! | watch (one per HTTP watch) | `http::watch` | its store watcher -> bounded channel of chunks -> the connection |
+//! | certificate signer (one) | `pki::signer` | watches certificate signing requests |
+//! | scheduler and controllers | their own modules | [`Client`] |
+//!
+//! Nothing here wakes up when nothing happens. Arrows: `http` -> `api` -> `store`; `scheduler`, `controllers`, `pki::signer` -> [`Client`] -> `api`.
+//! Reading order: `store`, `api`, `http`, `server`.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod controllers;
+mod events;
+pub mod http;
+pub mod pki;
+pub mod scheduler;
+mod seed;
+mod server;
+pub mod store;
+
+use std::rc::Rc;
+
+use tokio::io::DuplexStream;
+
+pub use api::client::{Client, DeleteOptions, Event, EventType, Propagation, Revision, Watch};
+pub use auth::UserInfo;
+pub use clock::{Clock, SystemClock};
+pub use config::{Cidr, Config};
+pub use events::{EVENT_TTL_SECONDS, EVENTS_MAX};
+pub use server::{Server, StartError};
+
+/// Opens a byte stream to the node agent in this process: its kubelet API, already authenticated as this server.
+pub type Dial = Rc<dyn Fn() -> DuplexStream>;
