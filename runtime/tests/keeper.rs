@@ -175,6 +175,43 @@ fn a_container_runs_logs_and_ends() {
 }
 
 #[test]
+fn a_hundred_layers_by_either_mount_call() {
+    let mut node = Node::new("layers");
+    for volatile in [false, true] {
+        let id = if volatile { "text" } else { "fd" };
+        let mut container = node.container(id, "cat /n");
+        if let Rootfs::Overlay { lower, volatile: v, .. } = &mut container.rootfs {
+            *v = volatile;
+            for n in 0..100 {
+                let layer = node.dir.path().join(format!("a-layer-with-a-long-name-as-digests-have-them/{n:064}"));
+                std::fs::create_dir_all(&layer).unwrap();
+                std::fs::write(layer.join(format!("file{n}")), "").unwrap();
+                std::fs::write(layer.join("n"), format!("{n}\n")).unwrap();
+                lower.insert(n, layer);
+            }
+        }
+        let started = node.start(container);
+        if volatile && started.is_err() {
+            // 100 names of 64 digits do not fit a page even from inside their parent: told plainly, undone.
+            let failure = started.unwrap_err();
+            assert!(failure.message.contains("layers do not fit one page"), "{failure}");
+            continue;
+        }
+        assert!(started.is_ok(), "{started:?}");
+        assert_eq!(node.exit(id).code, 0, "{:?}", node.lines(id));
+        let lines = node.lines(id);
+        assert_eq!(lines[0], "stdout F 0", "the first is on top");
+    }
+    let mut few = node.container("few", "cat /etc/motd");
+    if let Rootfs::Overlay { volatile, .. } = &mut few.rootfs {
+        *volatile = true;
+    }
+    node.start(few).unwrap();
+    assert_eq!(node.exit("few").code, 0);
+    assert_eq!(node.lines("few"), ["stdout F two"]);
+}
+
+#[test]
 fn failures_name_the_thing_and_leave_nothing() {
     let mut node = Node::new("fails");
     type Change = fn(&mut Container);
