@@ -9,7 +9,7 @@ use mote_runtime::container::{
 };
 use mote_runtime::keeper::protocol::*;
 use mote_runtime::keeper::{self, Client, RunDir};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 struct Node {
@@ -19,7 +19,10 @@ struct Node {
     client: Client,
 }
 
-const EXE: &str = env!("CARGO_BIN_EXE_mote-oci");
+/// `KEEPER_EXE` lets a release build be judged.
+fn exe() -> PathBuf {
+    std::env::var_os("KEEPER_EXE").map_or_else(|| env!("CARGO_BIN_EXE_mote-oci").into(), PathBuf::from)
+}
 const WAIT: Duration = Duration::from_secs(20);
 
 impl Node {
@@ -34,7 +37,7 @@ impl Node {
             std::os::unix::fs::symlink("busybox", image.join(applet)).unwrap();
         }
         let run = RunDir::new(dir.path().join("run"));
-        keeper::spawn(Path::new(EXE), run.path()).unwrap();
+        keeper::spawn(&exe(), run.path()).unwrap();
         let mut client = Client::connect(run.path()).unwrap();
         client.call(Request::Hello { events: true }).unwrap();
         let cgroup = format!("rt-keeper-{}-{name}", std::process::id());
@@ -125,7 +128,7 @@ impl Node {
         while keeper::hello(self.run.path()).is_ok() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert_ne!(keeper::spawn(Path::new(EXE), self.run.path()).unwrap(), pid);
+        assert_ne!(keeper::spawn(&exe(), self.run.path()).unwrap(), pid);
         self.client = Client::connect(self.run.path()).unwrap();
         self.client.call(Request::Hello { events: true }).unwrap();
     }
@@ -299,8 +302,8 @@ fn the_container_outlives_its_keeper() {
 fn two_keepers_on_one_folder_are_refused() {
     let node = Node::new("two");
     let pid = keeper::hello(node.run.path()).unwrap();
-    assert_eq!(keeper::spawn(Path::new(EXE), node.run.path()).unwrap(), pid, "found, not made");
-    let second = std::process::Command::new(EXE).arg("keeper").arg("--dir").arg(node.run.path()).output().unwrap();
+    assert_eq!(keeper::spawn(&exe(), node.run.path()).unwrap(), pid, "found, not made");
+    let second = std::process::Command::new(exe()).arg("keeper").arg("--dir").arg(node.run.path()).output().unwrap();
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("another keeper"), "{second:?}");
 }
@@ -404,4 +407,34 @@ fn hostile_clients_do_not_stop_it() {
         assert!(matches!(decoder.next_frame::<Message>(), Ok(Some(Message::Reply { reply: Reply::Failed(_), .. }))));
     }
     assert!(keeper::hello(node.run.path()).is_ok());
+}
+
+/// Figures, not a judgement: `KEEPER_EXE=target/release/mote-oci cargo test -p mote-runtime --test keeper -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints figures; wants a release build and a quiet machine"]
+fn figures() {
+    let mut node = Node::new("figures");
+    let mut times = Vec::new();
+    for n in 0..50 {
+        let id = format!("c{n}");
+        let mut container = node.container(&id, "");
+        container.process.args = vec!["true".into()];
+        let at = Instant::now();
+        node.start(container).unwrap();
+        times.push(at.elapsed());
+        assert_eq!(node.exit(&id).code, 0);
+        node.client.call(Request::Remove { id }).unwrap();
+    }
+    times.sort();
+    println!("request -> running: median {:?}, best {:?}", times[times.len() / 2], times[0]);
+    let pid = keeper::hello(node.run.path()).unwrap();
+    let private = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        text.lines().filter(|l| l.starts_with("Pss") || l.starts_with("Private_Dirty")).collect::<Vec<_>>().join("; ")
+    };
+    println!("keeper without containers: {}", private());
+    for n in 0..20 {
+        node.start(node.container(&format!("s{n}"), "exec sleep 1000")).unwrap();
+    }
+    println!("keeper with 20: {}", private());
 }
