@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod agent;
+mod check;
 mod down;
 mod hello;
 mod image;
@@ -46,6 +47,7 @@ const COMMANDS: &[Command] = &[
     #[cfg(feature = "minicp")]
     shown("token", "print the token by which nodes join", server::token),
     shown("image", "pull, list, import, export, pack, push, prune, verify images", image::run),
+    shown("check", "say what this host lacks", check::run),
     shown("oci", "run OCI bundles with runc's command line", oci),
     shown("version", "say which mote this is", version::run),
     hidden("hello", hello::run),

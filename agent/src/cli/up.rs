@@ -167,13 +167,14 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         }
         () = &mut stop => None,
     };
-    running.agent.closing.set(true);
     if options.demo {
         println!("\nremoving the demo");
         remove_demo(&running, &admin).await;
+        running.agent.closing.set(true);
         server.stop().await;
         super::down::clear(instance, Duration::from_secs(5)).await?;
     } else {
+        running.agent.closing.set(true);
         let pods = running.agent.pods();
         server.stop().await;
         println!(

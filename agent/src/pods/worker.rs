@@ -133,6 +133,10 @@ pub async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
     let mut said = told;
     let speaker = say::Speaker::new(agent.clone(), slot.clone());
     loop {
+        if agent.closing.get() {
+            // The process is about to end, or the keeper to be emptied: nothing new is begun.
+            return std::future::pending().await;
+        }
         for news in slot.news.take() {
             execute::hear(&mut memory, news);
         }
