@@ -1,1 +1,30 @@
-//! (laid out in the next commits)
+//! The node agent: one node makes its pods true and says so. Also the command line of the executable `mote`.
+//!
+//! ```text
+//! desired (API pods of this node, static manifests) ─┐
+//!                                                    ├─ pods::plan (pure) ─ pods::execute ─ keeper, images, net, volumes
+//! observed (keeper list and events, run folder)  ────┘                          │
+//!                                                              status, events ──┴─ client ─ API server
+//! ```
+//!
+//! Everything runs on one thread (tokio `current_thread` with a `LocalSet`); blocking work (pulls, big file trees) goes to
+//! `spawn_blocking`, whose pool is bounded. Tasks and what wakes them:
+//!
+//! | task | woken by |
+//! |---|---|
+//! | `desired::api` | the pods watch of this node |
+//! | `desired::manifests` | inotify on the manifest folder |
+//! | `keeper::client` | frames on the keeper's socket |
+//! | one `pods::worker` per pod UID | a changed desired pod, an exit, a probe result, its own one timer |
+//! | `probes` | its period, only while a probed container runs |
+//! | `node` | 10 s lease timer, 5 min status timer |
+//! | `server` | connections to the kubelet port |
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod dns;
+pub mod net;
+pub mod pods;
+pub mod proxy;

@@ -1,1 +1,10 @@
-//! (laid out in the next commits)
+//! OCI bundle to isolated processes, and the keeper that holds them. Knows no Kubernetes, no tokio.
+//!
+//! Read in this order: [`container`] (what a container is), `stages` (how one is started, in steps that can be undone),
+//! [`keeper`] (who holds them), [`bundle`] and [`oci_cli`] (the same by OCI's words).
+
+pub mod cgroup;
+pub mod container;
+mod identity;
+pub mod keeper;
+pub mod user;

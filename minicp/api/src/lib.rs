@@ -1,1 +1,28 @@
-//! (laid out in the next commits)
+//! Kubernetes API objects without IO: what an object is, and what may be done to one.
+//!
+//! Objects are untyped JSON trees (`tree::Value`): nothing a client sent is lost because a struct lacks a field, and no kind
+//! costs code. What a kind looks like is data: `kind` (names, scope, subresources) and `schema` (a committed table of
+//! types) drive checking, pruning, strategic merge and server-side apply alike.
+//!
+//! Reading order: `tree`, `meta`, `kind`, `status`, then the way of a write: `tree::parse_json` or `yaml` -> `schema::check` ->
+//! `defaults` -> `patch`/`apply` -> `validate`; and of a read: `selector`, `columns`.
+//!
+//! Nothing here reads a clock, a file or a socket: time comes in as `time::Time`.
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod columns;
+pub mod defaults;
+pub mod field;
+pub mod kind;
+pub mod meta;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod time;
+pub mod tree;
+pub mod validate;
+pub mod workload;
+pub mod yaml;

@@ -1,0 +1,72 @@
+//! The command line: one file per subcommand, one table that lists them. A subcommand is `fn(lexopt::Parser) -> ExitCode`; it gets
+//! the parser behind its own name, knows `--help` and `--data-dir`, says what it made on stdout and why it failed on stderr.
+//!
+//! Exit codes: 0 done, 1 failed (the reason is on stderr), 2 the command line was not understood.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+mod version;
+
+/// Where the state of a node lies unless `--data-dir` says otherwise.
+pub const DATA_DIR: &str = "/var/lib/mote";
+
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    hidden: bool,
+    run: fn(lexopt::Parser) -> ExitCode,
+}
+
+const COMMANDS: &[Command] =
+    &[Command { name: "version", about: "say which mote this is", hidden: false, run: version::run }];
+
+/// Entry of the executable.
+pub fn main() -> ExitCode {
+    let mut parser = lexopt::Parser::from_env();
+    match parser.next() {
+        Ok(Some(lexopt::Arg::Value(name))) => {
+            let name = name.to_string_lossy();
+            match COMMANDS.iter().find(|command| command.name == name) {
+                Some(command) => (command.run)(parser),
+                None => {
+                    eprintln!("mote: unknown command {name:?}; `mote --help` lists them");
+                    ExitCode::from(2)
+                }
+            }
+        }
+        Ok(None) | Ok(Some(lexopt::Arg::Long("help") | lexopt::Arg::Short('h'))) => {
+            print!("{}", help());
+            ExitCode::SUCCESS
+        }
+        Ok(Some(lexopt::Arg::Long("version") | lexopt::Arg::Short('V'))) => version::run(parser),
+        Ok(Some(other)) => usage(&other.unexpected().to_string()),
+        Err(error) => usage(&error.to_string()),
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("mote: a Kubernetes node in one file\n\nusage: mote COMMAND [OPTIONS]\n\n");
+    for command in COMMANDS.iter().filter(|command| !command.hidden) {
+        text.push_str(&format!("  {:10} {}\n", command.name, command.about));
+    }
+    text.push_str("\n`mote COMMAND --help` tells more.\n");
+    text
+}
+
+/// The command line was not understood.
+pub fn usage(why: &str) -> ExitCode {
+    eprintln!("mote: {why}; try --help");
+    ExitCode::from(2)
+}
+
+/// The command failed: one line, operation, object and cause.
+pub fn failed(why: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("mote: {why}");
+    ExitCode::FAILURE
+}
+
+/// The default data folder.
+pub fn data_dir() -> PathBuf {
+    PathBuf::from(DATA_DIR)
+}

@@ -1,0 +1,52 @@
+//! Every limit of this crate in one table. What lies beyond is refused with an error that names the limit; nothing grows silently.
+
+/// Bytes of one manifest, index or image configuration (the distribution specification asks registries for 4 MiB).
+pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// Layers of one image. Overlayfs takes 500 lower folders; its option string before kernel 6.8 about 40 to 120 of them.
+pub const LAYERS_MAX: usize = 127;
+/// Manifests that one index may list.
+pub const INDEX_ENTRIES_MAX: usize = 1024;
+/// Bytes of one compressed layer.
+pub const LAYER_BLOB_BYTES_MAX: u64 = 64 << 30;
+/// Bytes of one layer's archive once inflated, and of the files it makes.
+pub const LAYER_TAR_BYTES_MAX: u64 = 128 << 30;
+/// Inflated bytes per compressed byte beyond which a layer of more than [`BOMB_FLOOR_BYTES`] is called a bomb (deflate ends at 1032).
+pub const INFLATE_RATIO_MAX: u64 = 2000;
+/// Below this many inflated bytes the ratio is not judged: a zstd frame of zeros is no danger yet.
+pub const BOMB_FLOOR_BYTES: u64 = 1 << 30;
+/// Entries of one layer.
+pub const ENTRIES_MAX: u64 = 4_000_000;
+/// Bytes of one path inside a layer (PATH_MAX of Linux, path_resolution(7)).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Components of one path inside a layer.
+pub const PATH_DEPTH_MAX: usize = 256;
+/// Bytes of one path component (NAME_MAX).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of one PAX or GNU extension header.
+pub const EXTENSION_BYTES_MAX: u64 = 1 << 20;
+/// Extension headers in front of one entry.
+pub const EXTENSIONS_PER_ENTRY_MAX: usize = 8;
+/// Extended attributes of one entry (bytes are bounded by the PAX header).
+pub const XATTRS_PER_ENTRY_MAX: usize = 256;
+/// Data segments of one sparse file.
+pub const SPARSE_SEGMENTS_MAX: usize = 64 * 1024;
+/// Window of a zstd frame (what the reference decoder allows without a flag).
+pub const ZSTD_WINDOW_BYTES_MAX: u64 = 128 << 20;
+/// Threads that fetch and unpack layers at once.
+pub const UNPACK_THREADS_MAX: usize = 4;
+/// Bytes of the buffer between two stages of a layer's way to disk.
+pub const STAGE_BUFFER_BYTES: usize = 64 << 10;
+/// Redirects of one request.
+pub const REDIRECTS_MAX: usize = 5;
+/// Attempts at one request or one stretch of a blob without a single byte of progress.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Bytes of an error body or a token answer that are read.
+pub const ANSWER_BYTES_MAX: u64 = 256 << 10;
+/// Bytes of one part of a chunked upload.
+pub const UPLOAD_CHUNK_BYTES: u64 = 16 << 20;
+/// Bytes of /etc/hosts, resolv.conf and registry configuration that are read.
+pub const HOST_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Name servers of resolv.conf that are asked (MAXNS of resolv.conf(5)).
+pub const NAME_SERVERS_MAX: usize = 3;
+/// Bytes of a record of the store (image or layer).
+pub const RECORD_BYTES_MAX: u64 = 1 << 20;

@@ -1,0 +1,1 @@
+//! Pure facts about workloads that the controllers, the agent and the tables share.

@@ -1,0 +1,3 @@
+//! The API itself, transport aside.
+
+pub mod client;

@@ -1,0 +1,1 @@
+//! Past values, for watches that resume and lists that page.

@@ -1,0 +1,100 @@
+//! A watcher's bounded queue between the store's apply loop and one reader.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+
+use tokio::sync::Notify;
+
+use super::Change;
+
+/// Changes one watcher may lag behind. Then it is cut off (410) and must list again.
+pub const WATCH_BACKLOG_MAX: usize = 4096;
+
+struct Queue {
+    changes: VecDeque<Rc<Change>>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Fell behind, what is queued was thrown away.
+    Lagged,
+    /// The store is closing.
+    Closed,
+}
+
+struct Shared {
+    prefix: Box<str>,
+    queue: RefCell<Queue>,
+    wake: Notify,
+}
+
+/// The reader's end.
+pub struct Watcher(Rc<Shared>);
+
+/// The store's end.
+pub struct Feed(Weak<Shared>);
+
+/// A watch came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    Lagged,
+    Closed,
+}
+
+impl Watcher {
+    pub fn new(prefix: &str) -> (Watcher, Feed) {
+        let queue = RefCell::new(Queue { changes: VecDeque::new(), state: State::Open });
+        let shared = Rc::new(Shared { prefix: prefix.into(), queue, wake: Notify::new() });
+        let feed = Feed(Rc::downgrade(&shared));
+        (Watcher(shared), feed)
+    }
+    /// The next change; waits for one.
+    pub async fn next(&mut self) -> Result<Rc<Change>, Ended> {
+        loop {
+            if let Some(next) = self.try_next() {
+                return next;
+            }
+            self.0.wake.notified().await;
+        }
+    }
+    /// The next change if there is one already.
+    pub fn try_next(&mut self) -> Option<Result<Rc<Change>, Ended>> {
+        let mut queue = self.0.queue.borrow_mut();
+        if let Some(change) = queue.changes.pop_front() {
+            return Some(Ok(change));
+        }
+        match queue.state {
+            State::Open => None,
+            State::Lagged => Some(Err(Ended::Lagged)),
+            State::Closed => Some(Err(Ended::Closed)),
+        }
+    }
+}
+
+impl Feed {
+    /// False: the reader is gone or was cut off, forget this feed.
+    pub fn push(&self, change: &Rc<Change>) -> bool {
+        let Some(shared) = self.0.upgrade() else { return false };
+        if !change.key.starts_with(&*shared.prefix) {
+            return true;
+        }
+        let mut queue = shared.queue.borrow_mut();
+        if queue.changes.len() >= WATCH_BACKLOG_MAX {
+            queue.changes = VecDeque::new();
+            queue.state = State::Lagged;
+        } else {
+            queue.changes.push_back(change.clone());
+        }
+        shared.wake.notify_one();
+        queue.state == State::Open
+    }
+    pub fn close(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.queue.borrow_mut().state = State::Closed;
+            shared.wake.notify_one();
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The full description of one container, in the words of the OCI runtime specification.
+//!
+//! Everything the stages need and nothing they have to look up: users are numbers, limits are bytes and microseconds, mounts name
+//! their source. It travels to the keeper as postcard, so fields are only ever appended together with a new frame version
+//! (`keeper::protocol::VERSION`).
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Longest container or sandbox id in bytes; ids are folder names, so also no `/`, no leading dot.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// One container (or, without namespaces and rootfs changes, one process).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: String,
+    pub process: Process,
+    pub rootfs: Rootfs,
+    /// Root file system mounted read-only once everything is in place.
+    pub readonly: bool,
+    /// Kinds not named here are shared with the starter.
+    pub namespaces: Vec<Namespace>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    /// In order; later ones may lie inside earlier ones.
+    pub mounts: Vec<Mount>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    /// Nodes made in /dev beside the standard ones (null, zero, full, random, urandom, tty).
+    pub devices: Vec<Device>,
+    /// `net.ipv4.ip_forward` = `1`; set in the namespaces of the container.
+    pub sysctls: Vec<(String, String)>,
+    pub cgroup: Cgroup,
+    pub stdio: Stdio,
+    /// Propagation of `/` inside: private unless said otherwise (`rslave`, `rshared`, …).
+    pub rootfs_propagation: Option<String>,
+    /// Free words of the caller, given back by `List` (pod uid, container name, restart count, …).
+    pub labels: Vec<(String, String)>,
+}
+
+/// What runs: also the whole of an exec request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// `args[0]` is looked up in PATH of `env` when it has no slash.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Absolute; made if it does not exist (as runc and containerd do).
+    pub cwd: String,
+    pub user: User,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    pub rlimits: Vec<Rlimit>,
+    /// -1000..=1000; lowering needs CAP_SYS_RESOURCE and is reported, not fatal, without it.
+    pub oom_score_adj: Option<i32>,
+    pub seccomp: Seccomp,
+}
+
+/// Numeric only; [`crate::user::resolve`] turns names of the image into this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: Option<u32>,
+}
+
+/// A set of capabilities, bit n = capability n (capability.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapSet(pub u64);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub bounding: CapSet,
+    pub effective: CapSet,
+    pub permitted: CapSet,
+    pub inheritable: CapSet,
+    pub ambient: CapSet,
+}
+
+/// `kind` is an RLIMIT number of this architecture; [`crate::container::rlimit_number`] maps the OCI name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    pub kind: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    #[default]
+    None,
+    /// Classic BPF, eight bytes an instruction in the kernel's own layout of this machine.
+    Program(Vec<u8>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// A folder that already holds the root file system.
+    Path(PathBuf),
+    /// Overlay, mounted in the container's own mount namespace only.
+    Overlay {
+        /// Top first, as overlayfs wants it.
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+        /// `volatile` mount option: no fsync reaches the disk.
+        volatile: bool,
+    },
+}
+
+impl Default for Rootfs {
+    fn default() -> Self {
+        Rootfs::Path(PathBuf::from("/"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceKind {
+    Mount,
+    Pid,
+    Network,
+    Ipc,
+    Uts,
+    Cgroup,
+    User,
+    Time,
+}
+
+/// A namespace to make (`path` absent) or to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    pub kind: NamespaceKind,
+    pub path: Option<PathBuf>,
+}
+
+impl Namespace {
+    pub fn new(kind: NamespaceKind) -> Self {
+        Self { kind, path: None }
+    }
+    pub fn join(kind: NamespaceKind, path: impl Into<PathBuf>) -> Self {
+        Self { kind, path: Some(path.into()) }
+    }
+}
+
+/// One mount in OCI words (`type`, `source`, `options` as in config.json and mount(8)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub destination: String,
+    /// `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup`, `bind`, … (`bind` may be left out when an option says bind or rbind).
+    pub fstype: String,
+    pub source: String,
+    pub options: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    Char,
+    Block,
+    Fifo,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub path: String,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// `path` is relative to the root of each hierarchy: `<cgroup-parent>/pod<uid>/<container-id>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    pub path: String,
+    pub resources: Resources,
+}
+
+/// Limits; absent = leave alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Bytes.
+    pub memory_max: Option<u64>,
+    /// Bytes of memory *and* swap together (OCI `memory.swap`); equal to `memory_max` = no swap, which is the kubelet's policy.
+    pub memory_swap_max: Option<u64>,
+    /// v1 scale, 2 to 262144 (1024 = one request of a full core); converted to `cpu.weight` on v2.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds per period; negative = no limit.
+    pub cpu_quota_us: Option<i64>,
+    /// Microseconds, kernel default 100000.
+    pub cpu_period_us: Option<u64>,
+    pub pids_max: Option<u64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    /// In order; empty = leave alone. The first is usually "deny all".
+    pub devices: Vec<DeviceRule>,
+    /// cgroup v2 file -> value, written last.
+    pub unified: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    pub allow: bool,
+    /// `None` = all kinds.
+    pub kind: Option<DeviceKind>,
+    /// `None` = any.
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    /// Letters of `rwm`.
+    pub access: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// stdin /dev/null, stdout and stderr /dev/null.
+    #[default]
+    Null,
+    /// The starter's own three descriptors (`mote-oci run`).
+    Inherit,
+    /// stdin /dev/null; the keeper writes both streams as CRI log lines to `path`.
+    Log(Log),
+}
+
+/// A CRI log file; rotated to `path.<timestamp>` by the keeper at `max_bytes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    pub path: PathBuf,
+    /// 0 = never rotate.
+    pub max_bytes: u64,
+    /// Files kept, the live one included; kubelet's default is 5.
+    pub max_files: u32,
+}
+
+impl CapSet {
+    pub const EMPTY: CapSet = CapSet(0);
+    /// What containerd and Docker give an unprivileged container: CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE
+    /// NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP.
+    pub const DEFAULT: CapSet = CapSet(0xa804_25fb);
+
+    /// All capabilities this kernel has.
+    pub fn all() -> CapSet {
+        crate::identity::kernel_capabilities()
+    }
+    /// `CAP_NET_ADMIN`, `NET_ADMIN` or `net_admin`; `ALL`. `None` = unknown name.
+    pub fn parse(name: &str) -> Option<CapSet> {
+        crate::identity::parse_capability(name)
+    }
+    #[must_use]
+    pub fn with(self, other: CapSet) -> CapSet {
+        CapSet(self.0 | other.0)
+    }
+    #[must_use]
+    pub fn without(self, other: CapSet) -> CapSet {
+        CapSet(self.0 & !other.0)
+    }
+    pub fn contains(self, bit: u8) -> bool {
+        self.0 & 1u64.checked_shl(u32::from(bit)).unwrap_or(0) != 0
+    }
+}
+
+impl Capabilities {
+    /// What an engine gives a container: bounding, permitted and effective alike, nothing inheritable (CVE-2022-24769).
+    pub fn engine(set: CapSet) -> Self {
+        Self { bounding: set, effective: set, permitted: set, inheritable: CapSet::EMPTY, ambient: CapSet::EMPTY }
+    }
+}
+
+impl Mount {
+    /// Bind mount of a host path (recursive, private).
+    pub fn bind(source: impl Into<String>, destination: impl Into<String>, read_only: bool) -> Self {
+        let options = ["rbind", "rprivate", if read_only { "ro" } else { "rw" }];
+        Self {
+            destination: destination.into(),
+            fstype: "bind".into(),
+            source: source.into(),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+        }
+    }
+    pub fn new(fstype: &str, destination: &str, options: &[&str]) -> Self {
+        Self {
+            destination: destination.into(),
+            fstype: fstype.into(),
+            source: fstype.into(),
+            options: options.iter().map(|o| (*o).to_owned()).collect(),
+        }
+    }
+}
+
+/// What every engine gives a Linux container unless told otherwise (containerd's and Docker's default specification).
+pub mod defaults {
+    use super::{DeviceKind, DeviceRule, Mount};
+
+    pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+    /// proc, dev, devpts, shm (64 MiB), mqueue, sysfs (read-only), cgroup (read-only).
+    pub fn mounts() -> Vec<Mount> {
+        vec![
+            Mount::new("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+            Mount::new("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            Mount::new(
+                "devpts",
+                "/dev/pts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
+            Mount::new("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            Mount::new("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+            Mount::new("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+            Mount::new("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        ]
+    }
+
+    pub fn masked_paths() -> Vec<String> {
+        const MASKED: [&str; 10] = [
+            "/proc/acpi",
+            "/proc/asound",
+            "/proc/interrupts",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/proc/timer_list",
+            "/sys/firmware",
+        ];
+        MASKED.iter().map(|p| (*p).to_owned()).collect()
+    }
+
+    pub fn readonly_paths() -> Vec<String> {
+        const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+        READ_ONLY.iter().map(|p| (*p).to_owned()).collect()
+    }
+
+    /// Deny all, mknod of anything, then the standard nodes, ptys and tun: runc's list.
+    pub fn device_rules() -> Vec<DeviceRule> {
+        let rule =
+            |allow, kind, major, minor, access: &str| DeviceRule { allow, kind, major, minor, access: access.into() };
+        let c = Some(DeviceKind::Char);
+        let mut rules = vec![
+            rule(false, None, None, None, "rwm"),
+            rule(true, c, None, None, "m"),
+            rule(true, Some(DeviceKind::Block), None, None, "m"),
+        ];
+        for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+            rules.push(rule(true, c, Some(major), Some(minor), "rwm"));
+        }
+        rules.push(rule(true, c, Some(136), None, "rwm"));
+        rules
+    }
+}
+
+/// RLIMIT number of an OCI name (`RLIMIT_NOFILE`), `None` if there is none of that name.
+#[allow(clippy::unnecessary_cast)] // the constants are i32 with musl, u32 with glibc
+pub fn rlimit_number(name: &str) -> Option<u32> {
+    const NAMES: [(&str, u32); 16] = [
+        ("RLIMIT_CPU", libc::RLIMIT_CPU as u32),
+        ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE as u32),
+        ("RLIMIT_DATA", libc::RLIMIT_DATA as u32),
+        ("RLIMIT_STACK", libc::RLIMIT_STACK as u32),
+        ("RLIMIT_CORE", libc::RLIMIT_CORE as u32),
+        ("RLIMIT_RSS", libc::RLIMIT_RSS as u32),
+        ("RLIMIT_NPROC", libc::RLIMIT_NPROC as u32),
+        ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE as u32),
+        ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK as u32),
+        ("RLIMIT_AS", libc::RLIMIT_AS as u32),
+        ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS as u32),
+        ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING as u32),
+        ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE as u32),
+        ("RLIMIT_NICE", libc::RLIMIT_NICE as u32),
+        ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO as u32),
+        ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME as u32),
+    ];
+    NAMES.iter().find(|(n, _)| *n == name).map(|(_, number)| *number)
+}
+
+/// Ids become folder and cgroup names: 1 to [`ID_BYTES_MAX`] of `[A-Za-z0-9_.+-]`, no leading dot (runc's rule, and no `..`).
+pub fn valid_id(id: &str) -> bool {
+    !id.is_empty()
+        && id.len() <= ID_BYTES_MAX
+        && !id.starts_with('.')
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.+-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_safe_folder_names() {
+        for good in ["a", "pod-1_x.y+z", &"x".repeat(ID_BYTES_MAX)] {
+            assert!(valid_id(good), "{good}");
+        }
+        for bad in ["", ".", "..", ".hidden", "a/b", "a b", "a\0", "ä", &"x".repeat(ID_BYTES_MAX + 1)] {
+            assert!(!valid_id(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn default_capabilities_are_the_engines() {
+        let names = [
+            "CHOWN",
+            "DAC_OVERRIDE",
+            "FOWNER",
+            "FSETID",
+            "KILL",
+            "SETGID",
+            "SETUID",
+            "SETPCAP",
+            "NET_BIND_SERVICE",
+            "NET_RAW",
+            "SYS_CHROOT",
+            "MKNOD",
+            "AUDIT_WRITE",
+            "SETFCAP",
+        ];
+        let set = names.iter().fold(CapSet::EMPTY, |s, n| s.with(CapSet::parse(n).unwrap()));
+        assert_eq!(set, CapSet::DEFAULT);
+        assert!(set.contains(0) && !set.contains(21) && !set.contains(200));
+        assert_eq!(CapSet::parse("cap_sys_admin"), Some(CapSet(1 << 21)));
+        assert_eq!(CapSet::parse("CAP_NO_SUCH"), None);
+        assert_eq!(set.without(CapSet(1)).0 & 1, 0);
+    }
+}
