@@ -17,13 +17,33 @@
 //! All operations are idempotent; a restarted agent finds everything as it was.
 
 mod cidr;
+mod host;
+mod ipam;
+mod link;
 mod name;
+mod netns;
+pub(crate) mod nft;
+mod pod;
+mod route;
+pub(crate) mod socket;
+mod sys;
+mod wire;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use cidr::{Cidr, CidrError};
+pub use host::node_address;
+use ipam::Pool;
 pub use name::Tag;
+use socket::Socket;
+
+/// The smallest node range: network address, gateway, broadcast address and some pods.
+const NODE_SIZE_MIN: u64 = 8;
+/// Bounds of a sane MTU in bytes (IPv4's least, and the loopback's).
+const MTU_MIN: u32 = 576;
+const MTU_MAX: u32 = 65_536;
 
 /// What [`Network::open`] must know.
 #[derive(Clone)]
@@ -44,9 +64,11 @@ pub struct NetConfig {
     pub masquerade: bool,
 }
 
-/// The pod network of one node in the network namespace of the caller. Shareable between threads.
+/// The pod network of one node in the network namespace of the thread that calls. Shareable between threads.
 pub struct Network {
     config: NetConfig,
+    mtu: u32,
+    pool: Mutex<Pool>,
 }
 
 /// Why the network could not be changed.
@@ -72,35 +94,94 @@ pub enum Error {
     },
 }
 
+impl NetConfig {
+    /// The address pods use as their gateway, and the node's own address towards them.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.node_cidr.nth(1).unwrap_or(self.node_cidr.base())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let bad = |why: String| Err(Error::Config(why));
+        let NetConfig { node_cidr, cluster_cidr, service_cidr, .. } = self;
+        if node_cidr.size() < NODE_SIZE_MIN {
+            return bad(format!("the node's pod range {node_cidr} is too small, want /29 or wider"));
+        }
+        if !cluster_cidr.covers(node_cidr) {
+            return bad(format!("the node's pod range {node_cidr} is not in the cluster's {cluster_cidr}"));
+        }
+        if cluster_cidr.covers(service_cidr) || service_cidr.covers(cluster_cidr) {
+            return bad(format!("pod range {cluster_cidr} and service range {service_cidr} overlap"));
+        }
+        if let Some(dns) = self.dns.filter(|dns| !service_cidr.contains(*dns)) {
+            return bad(format!("the DNS address {dns} is not in the service range {service_cidr}"));
+        }
+        match self.mtu {
+            Some(mtu) if !(MTU_MIN..=MTU_MAX).contains(&mtu) => {
+                bad(format!("an MTU of {mtu} bytes is not between {MTU_MIN} and {MTU_MAX}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Network {
     /// Makes the node ready for pods: link, addresses, routes, forwarding, masquerading. Keeps what a former agent made.
     ///
     /// # Errors
     /// When the ranges overlap or are too small, or the kernel refuses (no CAP_NET_ADMIN, no bridge or nf_tables support).
     pub fn open(config: NetConfig) -> Result<Network, Error> {
-        Ok(Network { config })
+        config.check()?;
+        let mut socket = Socket::route()?;
+        let mtu = match config.mtu {
+            Some(mtu) => mtu,
+            None => host::uplink_mtu(&mut socket)?,
+        };
+        host::prepare(&mut socket, &config)?;
+        let mut pool = Pool::new(config.node_cidr);
+        for (id, address) in pod::list(&mut socket, config.tag)? {
+            pool.note(&id, address);
+        }
+        Ok(Network { config, mtu, pool: Mutex::new(pool) })
     }
 
     /// The address pods use as their gateway, and the node's own address towards them.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.config.node_cidr.nth(1).unwrap_or(Ipv4Addr::UNSPECIFIED)
+        self.config.gateway()
     }
 
     /// Gives the network namespace at `netns` (a bind mount or `/proc/PID/ns/net`) its `lo`, `eth0`, address and routes.
-    /// A second call with the same `id` returns the same address and repairs what is missing.
+    /// A second call with the same `id` returns the same address and repairs what is missing. Takes one to three
+    /// milliseconds of kernel time.
     ///
     /// # Errors
     /// [`Error::Exhausted`], or the kernel's refusal; then nothing is left behind.
-    pub fn attach(&self, _id: &str, _netns: &Path) -> Result<Ipv4Addr, Error> {
-        todo!()
+    pub fn attach(&self, id: &str, netns: &Path) -> Result<Ipv4Addr, Error> {
+        if id.is_empty() || id.len() > ipam::ID_LEN_MAX || id.chars().any(char::is_control) {
+            return Err(Error::Config(format!("sandbox id {id:?} is not 1 to {} printable bytes", ipam::ID_LEN_MAX)));
+        }
+        let address = self.pool().take(id).ok_or(Error::Exhausted(self.config.node_cidr))?;
+        let place = pod::Place { config: &self.config, mtu: self.mtu, id, address };
+        match place.attach(netns) {
+            Ok(()) => Ok(address),
+            Err(e) => {
+                // The first error tells; what is left is found again under the same id.
+                if self.detach(id).is_err() {
+                    log::warn!("link of sandbox {id} is left behind after: {e}");
+                }
+                Err(e)
+            }
+        }
     }
 
-    /// Takes the sandbox off the network and frees its address. Fine if it never was on it or its namespace is gone.
+    /// Takes the sandbox off the network and frees its address. Fine if it never was on it or its namespace is gone. The
+    /// kernel may take tens of milliseconds: off the event loop, please.
     ///
     /// # Errors
-    /// When the kernel refuses to delete the link.
-    pub fn detach(&self, _id: &str) -> Result<(), Error> {
-        todo!()
+    /// When the kernel refuses to delete the link; the address then stays taken.
+    pub fn detach(&self, id: &str) -> Result<(), Error> {
+        link::delete(&mut Socket::route()?, &self.config.tag.veth(id))?;
+        self.pool().free(id);
+        Ok(())
     }
 
     /// Every attached sandbox with its address, read from the kernel.
@@ -108,15 +189,15 @@ impl Network {
     /// # Errors
     /// When the links cannot be read.
     pub fn attached(&self) -> Result<Vec<(String, Ipv4Addr)>, Error> {
-        todo!()
+        pod::list(&mut Socket::route()?, self.config.tag)
     }
 
     /// Makes the routes to other nodes' pods exactly these (range, node address). Nodes share one segment.
     ///
     /// # Errors
     /// The first refusal; the other routes are still tried.
-    pub fn set_routes(&self, _routes: &[(Cidr, Ipv4Addr)]) -> Result<(), Error> {
-        todo!()
+    pub fn set_routes(&self, routes: &[(Cidr, Ipv4Addr)]) -> Result<(), Error> {
+        host::set_routes(&mut Socket::route()?, &self.config, routes)
     }
 
     /// Removes everything [`Network::open`] and [`Network::attach`] made (not the forwarding switch).
@@ -124,23 +205,20 @@ impl Network {
     /// # Errors
     /// The first refusal; the rest is still tried.
     pub fn teardown(&self) -> Result<(), Error> {
-        teardown(self.config.tag, self.config.cluster_cidr)
+        teardown(self.config.tag)
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // Every change of the pool is whole after each statement: a panic elsewhere cannot have broken it.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// As [`Network::teardown`] for an instance of which only the tag is known (`mote down` after a crash).
+/// As [`Network::teardown`] for an instance of which only the tag is known (`mote down` after a crash). Also removes the
+/// service proxy's table.
 ///
 /// # Errors
 /// The first refusal; the rest is still tried.
-pub fn teardown(_tag: Tag, _cluster_cidr: Cidr) -> Result<(), Error> {
-    todo!()
-}
-
-/// The address the node is known by: the source address of its default route, else the first global address of a link
-/// that is not of mote's making. `None` when the node has only its loopback.
-///
-/// # Errors
-/// When routes or addresses cannot be read.
-pub fn node_address() -> Result<Option<Ipv4Addr>, Error> {
-    todo!()
+pub fn teardown(tag: Tag) -> Result<(), Error> {
+    host::teardown(tag)
 }

@@ -60,5 +60,5 @@ impl Proxy {
 /// # Errors
 /// The kernel's refusal.
 pub fn teardown(_tag: Tag) -> Result<(), Error> {
-    todo!()
+    crate::net::teardown(_tag)
 }

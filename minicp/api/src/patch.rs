@@ -1,9 +1,14 @@
 //! The three ways to change an object in part: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386), strategic merge patch.
 
-use crate::kind::Kind;
-use crate::tree::Value;
+mod json;
+mod strategic;
 
-/// Why a patch could not be done. Each has its own HTTP code upstream, see [`PatchError::code`].
+use crate::tree::{JSON_DEPTH_MAX, Map, Value};
+
+pub use json::json_patch;
+pub use strategic::strategic_merge_patch;
+
+/// Why a patch could not be done. Each has its own HTTP code upstream: [`PatchError::code`].
 #[derive(thiserror::Error, Debug, PartialEq, Eq)]
 pub enum PatchError {
     /// The patch itself makes no sense: 400.
@@ -15,6 +20,7 @@ pub enum PatchError {
 }
 
 impl PatchError {
+    /// The HTTP code upstream answers with.
     pub fn code(&self) -> u16 {
         match self {
             Self::Malformed(_) => 400,
@@ -23,18 +29,57 @@ impl PatchError {
     }
 }
 
-/// RFC 6902. On error `target` is unchanged.
-pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let _ = (target, patch);
-    unimplemented!()
+fn malformed<T>(why: impl Into<String>) -> Result<T, PatchError> {
+    Err(PatchError::Malformed(why.into()))
 }
-/// RFC 7386.
+
+/// RFC 7386: maps are merged, null removes, the rest replaces.
 pub fn merge_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let _ = (target, patch);
-    unimplemented!()
+    if !patch.is_object() {
+        return malformed("a merge patch of an object must be an object");
+    }
+    merge(target, patch, 0)
 }
-/// Upstream's strategic merge patch, with the merge keys of the kind's schema. Kinds without schema are refused (415 is for the caller to say).
-pub fn strategic_merge_patch(kind: &Kind, target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let _ = (kind, target, patch);
-    unimplemented!()
+
+fn merge(target: &mut Value, patch: &Value, depth: usize) -> Result<(), PatchError> {
+    if depth > JSON_DEPTH_MAX {
+        return malformed(format!("nested deeper than {JSON_DEPTH_MAX} levels"));
+    }
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return Ok(());
+    };
+    let map = crate::tree::as_map(target);
+    for (key, change) in changes {
+        if change.is_null() {
+            map.remove(key);
+        } else {
+            merge(map.entry(key.as_str()).or_insert(Value::Null), change, depth + 1)?;
+        }
+    }
+    Ok(())
 }
+
+/// The merge patch that turns `from` into `to`; an empty map when they are equal. (Lists are replaced whole; nulls in `to` cannot be said.)
+pub fn diff(from: &Value, to: &Value) -> Value {
+    let (Value::Object(a), Value::Object(b)) = (from, to) else { return to.clone() };
+    let mut patch = Map::new();
+    for key in a.keys().filter(|k| !b.contains_key(*k)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, want) in b {
+        match a.get(key) {
+            Some(have) if have == want => {}
+            Some(have) if have.is_object() && want.is_object() => {
+                patch.insert(key.clone(), diff(have, want));
+            }
+            _ => {
+                patch.insert(key.clone(), want.clone());
+            }
+        }
+    }
+    Value::Object(patch)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,109 +1,527 @@
-//! Label selectors (the object form and the string form) and field selectors.
+//! Label selectors (the object form and the string form) and field selectors, as upstream's `apimachinery/labels` and `fields`.
 
-use crate::tree::Value;
+use std::fmt;
+
+use crate::kind::Kind;
+use crate::meta;
+use crate::tree::{Map, Value, at, list_at, map_at, str_at};
+
+/// Requirements in one selector.
+const REQUIREMENTS_MAX: usize = 256;
 
 /// Labels as they stand in an object's metadata.
-pub type Labels = crate::tree::Map<String, Value>;
+pub type Labels = Map<String, Value>;
+
+/// Why a text or an object is no selector; upstream-like message.
+#[derive(thiserror::Error, Debug, PartialEq, Eq, Clone)]
+#[error("{0}")]
+pub struct SelectorError(pub String);
+
+fn error<T>(message: impl Into<String>) -> Result<T, SelectorError> {
+    Err(SelectorError(message.into()))
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Op {
-    In,
-    NotIn,
+enum Test {
+    /// The value is one of these.
+    In(Vec<String>),
+    /// The value is none of these, or there is none.
+    NotIn(Vec<String>),
     Exists,
     DoesNotExist,
-    Gt,
-    Lt,
+    Gt(i64),
+    Lt(i64),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Requirement {
     key: String,
-    op: Op,
-    values: Vec<String>,
+    test: Test,
+}
+
+impl Requirement {
+    fn holds(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key).map(|v| v.as_str().unwrap_or(""));
+        let number = || value.and_then(|v| v.parse::<i64>().ok());
+        match &self.test {
+            Test::In(all) => value.is_some_and(|v| all.iter().any(|a| a == v)),
+            Test::NotIn(all) => value.is_none_or(|v| all.iter().all(|a| a != v)),
+            Test::Exists => value.is_some(),
+            Test::DoesNotExist => value.is_none(),
+            Test::Gt(than) => number().is_some_and(|n| n > *than),
+            Test::Lt(than) => number().is_some_and(|n| n < *than),
+        }
+    }
 }
 
 /// All requirements must hold.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
     nothing: bool,
 }
 
-/// Upstream-like message.
-#[derive(thiserror::Error, Debug, PartialEq, Eq, Clone)]
-#[error("{0}")]
-pub struct SelectorError(pub String);
-
 impl LabelSelector {
-    /// `?labelSelector=`: `a=b,c!=d,e in (f,g),h notin (i),j,!k`
-    pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let _ = text;
-        unimplemented!()
-    }
-    /// `{matchLabels, matchExpressions}`: null selects nothing, `{}` everything (as upstream's `LabelSelectorAsSelector`).
-    pub fn from_object(selector: &Value) -> Result<Self, SelectorError> {
-        let _ = selector;
-        unimplemented!()
-    }
-    /// A map of equalities (Service, ReplicationController, nodeSelector): empty selects everything.
-    pub fn from_map(map: &Labels) -> Self {
-        let _ = map;
-        unimplemented!()
-    }
-    /// One nodeSelectorTerm's matchExpressions (adds Gt, Lt).
-    pub fn from_expressions(expressions: &[Value]) -> Result<Self, SelectorError> {
-        let _ = expressions;
-        unimplemented!()
-    }
     pub fn everything() -> Self {
-        Self { requirements: Vec::new(), nothing: false }
+        Self::default()
+    }
+    pub fn nothing() -> Self {
+        Self { requirements: Vec::new(), nothing: true }
     }
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty() && !self.nothing
     }
+    /// `?labelSelector=`: `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>3`
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut rest = Tokens { text };
+        let mut requirements = Vec::new();
+        while rest.peek() != Token::End {
+            requirements.push(rest.requirement()?);
+            if requirements.len() > REQUIREMENTS_MAX {
+                return error(format!("more than {REQUIREMENTS_MAX} requirements"));
+            }
+            match rest.next() {
+                Token::End => break,
+                Token::Sign(",") if rest.peek() != Token::End => {}
+                found => return error(format!("found '{found}', expected: ',' or 'end of string'")),
+            }
+        }
+        Ok(Self { requirements, nothing: false })
+    }
+    /// `{matchLabels, matchExpressions}`: null selects nothing, `{}` everything (upstream's `LabelSelectorAsSelector`).
+    pub fn from_object(selector: &Value) -> Result<Self, SelectorError> {
+        if selector.is_null() {
+            return Ok(Self::nothing());
+        }
+        let mut all = map_at(selector, &["matchLabels"]).map_or_else(Self::everything, Self::from_map);
+        all.requirements.extend(Self::from_expressions(list_at(selector, &["matchExpressions"]))?.requirements);
+        Ok(all)
+    }
+    /// A map of equalities (Service, ReplicationController, nodeSelector): empty selects everything.
+    pub fn from_map(map: &Labels) -> Self {
+        let equals = |(key, value): (&String, &Value)| Requirement {
+            key: key.clone(),
+            test: Test::In(vec![value.as_str().unwrap_or("").to_string()]),
+        };
+        Self { requirements: map.iter().map(equals).collect(), nothing: false }
+    }
+    /// A list of `{key, operator, values}`; also node selector terms, which add `Gt` and `Lt`.
+    pub fn from_expressions(expressions: &[Value]) -> Result<Self, SelectorError> {
+        if expressions.len() > REQUIREMENTS_MAX {
+            return error(format!("more than {REQUIREMENTS_MAX} requirements"));
+        }
+        let requirements = expressions.iter().map(|e| {
+            let values =
+                list_at(e, &["values"]).iter().filter_map(Value::as_str).map(str::to_string).collect::<Vec<_>>();
+            new_requirement(str_at(e, &["key"]), str_at(e, &["operator"]), values)
+        });
+        Ok(Self { requirements: requirements.collect::<Result<_, _>>()?, nothing: false })
+    }
     pub fn matches_labels(&self, labels: &Labels) -> bool {
-        let _ = labels;
-        unimplemented!()
+        !self.nothing && self.requirements.iter().all(|r| r.holds(labels))
     }
     /// By `metadata.labels`.
     pub fn matches(&self, object: &Value) -> bool {
-        self.matches_labels(crate::meta::labels(object))
+        self.matches_labels(meta::labels(object))
+    }
+}
+
+fn new_requirement(key: &str, operator: &str, values: Vec<String>) -> Result<Requirement, SelectorError> {
+    if let Err(why) = meta::label_key(key) {
+        return error(format!("key: Invalid value: {key:?}: {why}"));
+    }
+    let number = |values: &[String]| match values {
+        [one] => one.parse::<i64>().map_err(|_| {
+            SelectorError(format!(
+                "values[0]: Invalid value: {one:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            ))
+        }),
+        _ => error("for 'Gt', 'Lt' operators, exactly one value is required"),
+    };
+    let test = match operator {
+        "In" | "NotIn" if values.is_empty() => {
+            return error("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty");
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            return error("values: Invalid value: values set must be empty for exists and does not exist");
+        }
+        "In" => Test::In(values),
+        "NotIn" => Test::NotIn(values),
+        "Exists" => Test::Exists,
+        "DoesNotExist" => Test::DoesNotExist,
+        "Gt" => Test::Gt(number(&values)?),
+        "Lt" => Test::Lt(number(&values)?),
+        other => return error(format!("{other:?} is not a valid label selector operator")),
+    };
+    if let Test::In(all) | Test::NotIn(all) = &test {
+        for value in all {
+            if let Err(why) = meta::label_value(value) {
+                return error(format!("values[0][{key}]: Invalid value: {value:?}: {why}"));
+            }
+        }
+    }
+    Ok(Requirement { key: key.to_string(), test })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    Word(&'a str),
+    Sign(&'static str),
+    End,
+}
+
+impl fmt::Display for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Token::Word(w) => f.write_str(w),
+            Token::Sign(s) => f.write_str(s),
+            Token::End => Ok(()),
+        }
+    }
+}
+
+/// The rest of a selector text.
+struct Tokens<'a> {
+    text: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    fn split(&self) -> (Token<'a>, &'a str) {
+        let text = self.text.trim_start_matches([' ', '\t', '\r', '\n']);
+        if text.is_empty() {
+            return (Token::End, text);
+        }
+        for sign in ["==", "!=", "=", "!", ",", "(", ")", ">", "<"] {
+            if let Some(rest) = text.strip_prefix(sign) {
+                return (Token::Sign(sign), rest);
+            }
+        }
+        let end = text.find([' ', '\t', '\r', '\n', '=', '!', ',', '(', ')', '>', '<']).unwrap_or(text.len());
+        let (word, rest) = text.split_at(end);
+        (Token::Word(word), rest)
+    }
+    fn peek(&self) -> Token<'a> {
+        self.split().0
+    }
+    fn next(&mut self) -> Token<'a> {
+        let (token, rest) = self.split();
+        self.text = rest;
+        token
+    }
+    /// A value; the empty one is written as nothing.
+    fn value(&mut self) -> String {
+        match self.peek() {
+            Token::Word(w) => {
+                self.next();
+                w.to_string()
+            }
+            _ => String::new(),
+        }
+    }
+    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
+        match self.next() {
+            Token::Sign("(") => {}
+            found => return error(format!("found '{found}' expected: '('")),
+        }
+        let mut all = Vec::new();
+        loop {
+            all.push(self.value());
+            match self.next() {
+                Token::Sign(",") if all.len() < REQUIREMENTS_MAX => {}
+                Token::Sign(")") => break,
+                found => return error(format!("found '{found}', expected: ',', or ')'")),
+            }
+        }
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        let word = |token: Token<'a>| match token {
+            Token::Word(w) => Ok(w),
+            found => error(format!("found '{found}', expected: !, identifier, or 'end of string'")),
+        };
+        if self.peek() == Token::Sign("!") {
+            self.next();
+            return new_requirement(word(self.next())?, "DoesNotExist", Vec::new());
+        }
+        let key = word(self.next())?;
+        match self.peek() {
+            Token::End | Token::Sign(",") => return new_requirement(key, "Exists", Vec::new()),
+            _ => {}
+        }
+        match self.next() {
+            Token::Sign("=" | "==") => new_requirement(key, "In", vec![self.value()]),
+            Token::Sign("!=") => new_requirement(key, "NotIn", vec![self.value()]),
+            Token::Sign(">") => new_requirement(key, "Gt", vec![self.value()]),
+            Token::Sign("<") => new_requirement(key, "Lt", vec![self.value()]),
+            Token::Word("in") => new_requirement(key, "In", self.values()?),
+            Token::Word("notin") => new_requirement(key, "NotIn", self.values()?),
+            found => error(format!("found '{found}', expected: in, notin, =, ==, !=, gt, lt")),
+        }
+    }
+}
+
+impl fmt::Display for LabelSelector {
+    /// The string form; what selects nothing prints as upstream's `<none>`-less empty text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, r) in self.requirements.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            match &r.test {
+                Test::In(all) if all.len() == 1 => write!(f, "{}={}", r.key, all.join(",")),
+                Test::In(all) => write!(f, "{} in ({})", r.key, all.join(",")),
+                Test::NotIn(all) if all.len() == 1 => write!(f, "{}!={}", r.key, all.join(",")),
+                Test::NotIn(all) => write!(f, "{} notin ({})", r.key, all.join(",")),
+                Test::Exists => f.write_str(&r.key),
+                Test::DoesNotExist => write!(f, "!{}", r.key),
+                Test::Gt(n) => write!(f, "{}>{n}", r.key),
+                Test::Lt(n) => write!(f, "{}<{n}", r.key),
+            }?;
+        }
+        Ok(())
     }
 }
 
 /// `?fieldSelector=`: `metadata.name=x,spec.nodeName!=y`
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FieldSelector {
-    requirements: Vec<(String, bool, String)>,
+    requirements: Vec<FieldRequirement>,
 }
 
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct FieldRequirement {
+    field: String,
+    equal: bool,
+    value: String,
+}
+
+/// The fields besides metadata.name and metadata.namespace that upstream lets each resource be selected by.
+const SELECTABLE: &[(&str, &[&str])] = &[
+    (
+        "pods",
+        &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        ],
+    ),
+    ("nodes", &["spec.unschedulable"]),
+    ("namespaces", &["status.phase"]),
+    ("secrets", &["type"]),
+    ("services", &["spec.clusterIP", "spec.type"]),
+    ("replicationcontrollers", &["status.replicas"]),
+    ("replicasets.apps", &["status.replicas"]),
+    ("jobs.batch", &["status.successful"]),
+    ("certificatesigningrequests.certificates.k8s.io", &["spec.signerName"]),
+    ("events", EVENT_FIELDS),
+    ("events.events.k8s.io", EVENT_FIELDS),
+];
+const EVENT_FIELDS: &[&str] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "reportingController",
+];
+
 impl FieldSelector {
-    /// Which fields a kind allows is upstream's list: see [`FieldSelector::unsupported`].
+    /// Which fields a kind allows: [`FieldSelector::unsupported`].
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let _ = text;
-        unimplemented!()
+        let mut requirements = Vec::new();
+        for term in split_unescaped(text, ',').into_iter().filter(|t| !t.is_empty()) {
+            if requirements.len() >= REQUIREMENTS_MAX {
+                return error(format!("more than {REQUIREMENTS_MAX} requirements"));
+            }
+            let Some(at) = term.find(['=', '!']) else {
+                return error(format!("invalid selector: '{text}'; can't understand '{term}'"));
+            };
+            let (field, rest) = term.split_at(at);
+            let (equal, value) =
+                match (rest.strip_prefix("!="), rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))) {
+                    (Some(value), _) => (false, value),
+                    (_, Some(value)) => (true, value),
+                    _ => return error(format!("invalid selector: '{text}'; can't understand '{term}'")),
+                };
+            requirements.push(FieldRequirement { field: field.to_string(), equal, value: unescape(value)? });
+        }
+        Ok(Self { requirements })
     }
-    /// The first field that the kind cannot be selected by.
-    pub fn unsupported(&self, kind: &crate::kind::Kind) -> Option<&str> {
-        let _ = kind;
-        unimplemented!()
+    /// The first field that the kind cannot be selected by (upstream: 400 `field label not supported: spec.x`).
+    pub fn unsupported(&self, kind: &Kind) -> Option<&str> {
+        let resource = kind.resource();
+        let extra = SELECTABLE.iter().find(|(r, _)| *r == resource).map_or(&[][..], |(_, fields)| fields);
+        let known =
+            |f: &str| f == "metadata.name" || (f == "metadata.namespace" && kind.namespaced) || extra.contains(&f);
+        self.requirements.iter().map(|r| r.field.as_str()).find(|f| !known(f))
     }
-    /// The value `field` must have, if the selector says one (to turn `metadata.name=x` into a get, `spec.nodeName=x` into an index).
+    /// The value `field` must have, if the selector says one (to turn `metadata.name=x` into a get).
     pub fn exact(&self, field: &str) -> Option<&str> {
-        let _ = field;
-        unimplemented!()
+        self.requirements.iter().find(|r| r.equal && r.field == field).map(|r| r.value.as_str())
     }
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
     }
     pub fn matches(&self, object: &Value) -> bool {
-        let _ = object;
-        unimplemented!()
+        self.requirements.iter().all(|r| (field_text(object, &r.field) == r.value) == r.equal)
     }
 }
-impl std::fmt::Display for LabelSelector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let _ = f;
-        unimplemented!()
+
+/// A field as the selector sees it: absent text is empty, absent truth is false, absent counts are 0.
+fn field_text(object: &Value, field: &str) -> String {
+    let path = match field {
+        "source" => &["source", "component"][..],
+        "reportingComponent" if object.get("reportingComponent").is_none() => &["source", "component"],
+        "status.successful" => &["status", "succeeded"],
+        _ => &[],
+    };
+    let found = if path.is_empty() { at(object, &field.split('.').collect::<Vec<_>>()) } else { at(object, path) };
+    match found {
+        Some(Value::String(s)) => s.clone(),
+        Some(Value::Array(all)) => all.iter().map(|i| str_at(i, &["ip"])).collect::<Vec<_>>().join(","),
+        Some(Value::Null) | None => match field {
+            "spec.unschedulable" | "spec.hostNetwork" => "false".into(),
+            "status.replicas" | "status.successful" => "0".into(),
+            _ => String::new(),
+        },
+        Some(other) => other.to_string(),
+    }
+}
+
+fn split_unescaped(text: &str, separator: char) -> Vec<&str> {
+    let mut escaped = false;
+    text.split(move |c| {
+        let splits = c == separator && !escaped;
+        escaped = c == '\\' && !escaped;
+        splits
+    })
+    .collect()
+}
+
+fn unescape(value: &str) -> Result<String, SelectorError> {
+    let mut out = String::with_capacity(value.len());
+    let mut rest = value.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => match rest.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                other => {
+                    return error(format!(
+                        "invalid field selector: invalid escape sequence: \\{}",
+                        other.map(String::from).unwrap_or_default()
+                    ));
+                }
+            },
+            ',' | '=' => return error(format!("invalid field selector: unescaped '{c}' in value: {value}")),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::Registry;
+    use crate::tree::json;
+
+    fn labels(text: &str) -> Labels {
+        text.split(',')
+            .filter(|t| !t.is_empty())
+            .filter_map(|t| t.split_once('='))
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect()
+    }
+
+    #[test]
+    fn string_form() {
+        for (selector, yes, no) in [
+            ("", &["", "a=b"][..], &[][..]),
+            ("a=b", &["a=b"], &["", "a=c"]),
+            ("a==b,c", &["a=b,c=x"], &["a=b", "c=x"]),
+            ("a!=b", &["", "a=c"], &["a=b"]),
+            (" a in (b, c) ", &["a=b", "a=c"], &["", "a=d"]),
+            ("a notin (b,c)", &["", "a=d"], &["a=b"]),
+            ("!a", &["", "b=a"], &["a=b"]),
+            ("a=", &["a="], &["", "a=b"]),
+            ("a in (,b)", &["a=", "a=b"], &["a=c"]),
+            ("n>3,n<5", &["n=4"], &["n=3", "n=5", "n=x", ""]),
+            ("x.io/in in (in),notin", &["x.io/in=in,notin=1"], &["notin=1"]),
+        ] {
+            let s = LabelSelector::parse(selector).unwrap();
+            yes.iter().for_each(|l| assert!(s.matches_labels(&labels(l)), "{selector} on {l}"));
+            no.iter().for_each(|l| assert!(!s.matches_labels(&labels(l)), "{selector} on {l}"));
+            assert_eq!(LabelSelector::parse(&s.to_string()).unwrap(), s);
+        }
+        for bad in [
+            "a in", "a in (", "a in (b", "a b", ",", "a,", "a==b=c", "!", "a>b", "a in b", "-x", "a=b c", "a=$",
+            "x/y/z",
+        ] {
+            assert!(LabelSelector::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn object_form() {
+        let s = LabelSelector::from_object(&json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["d"]}]})).unwrap();
+        assert!(s.matches(&json!({"metadata": {"labels": {"a": "b"}}})));
+        assert!(!s.matches(&json!({"metadata": {"labels": {"a": "b", "c": "d"}}})));
+        assert!(!LabelSelector::from_object(&Value::Null).unwrap().matches(&json!({})));
+        assert!(LabelSelector::from_object(&json!({})).unwrap().matches(&json!({})));
+        for bad in [
+            json!({"key": "a", "operator": "In"}),
+            json!({"key": "a", "operator": "Exists", "values": ["x"]}),
+            json!({"key": "a", "operator": "in", "values": ["x"]}),
+        ] {
+            assert!(LabelSelector::from_expressions(&[bad]).is_err());
+        }
+    }
+
+    #[test]
+    fn fields() {
+        let pod = json!({"metadata": {"name": "x"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIPs": [{"ip": "1.1.1.1"}]}});
+        for (text, expect) in [
+            ("", true),
+            ("metadata.name=x", true),
+            ("metadata.name==x,spec.nodeName!=n2", true),
+            ("spec.nodeName!=n1", false),
+            ("spec.hostNetwork=false", true),
+            ("status.phase!=Running", false),
+            ("spec.schedulerName=", true),
+            ("status.podIPs=1.1.1.1", true),
+        ] {
+            assert_eq!(FieldSelector::parse(text).unwrap().matches(&pod), expect, "{text}");
+        }
+        let f = FieldSelector::parse(r"metadata.name=a\,b\=c\\,spec.foo=1").unwrap();
+        assert_eq!(f.exact("metadata.name"), Some(r"a,b=c\"));
+        let registry = Registry::builtin();
+        assert_eq!(f.unsupported(registry.find("pods").unwrap()), Some("spec.foo"));
+        assert_eq!(
+            FieldSelector::parse("metadata.namespace=x").unwrap().unsupported(registry.find("nodes").unwrap()),
+            Some("metadata.namespace")
+        );
+        assert!(
+            FieldSelector::parse("a").is_err()
+                && FieldSelector::parse(r"a=\x").is_err()
+                && FieldSelector::parse("a=b=c").is_err()
+        );
     }
 }
