@@ -5,6 +5,7 @@ pub mod api;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod pki;
 pub mod store;
 
 use std::rc::Rc;

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-pub use watcher::{Ended, Feed, Watcher};
+pub use watcher::{Ended, Feed, WATCH_BACKLOG_MAX, Watcher};
 
 /// Counts commits. 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
