@@ -12,6 +12,7 @@
 mod config;
 pub mod digest;
 mod error;
+pub mod layer;
 pub mod limits;
 pub mod pack;
 pub mod platform;
@@ -20,6 +21,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod store;
+mod sys;
 
 pub use config::ImageConfig;
 pub use digest::{DiffId, Digest};

@@ -1,0 +1,18 @@
+//! One layer, in one pass: compressed bytes in, a folder for overlayfs out, both digests checked, nothing kept in between.
+//!
+//! ```text
+//! network ─ Hashing (Digest) ─ codec (gzip, zstd, plain) ─ Hashing (DiffId) ─ tar ─ entry (policy, pure) ─ tree (openat2) ─ disk
+//!                                                                                                  └─ listing (names and checksums)
+//! ```
+
+pub mod codec;
+pub mod entry;
+pub mod hashing;
+pub mod listing;
+pub mod pax;
+pub mod tar;
+pub mod tree;
+pub mod unpack;
+
+pub use codec::Codec;
+pub use unpack::{Unpacked, unpack};
