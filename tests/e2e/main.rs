@@ -1,6 +1,8 @@
 //! End to end on the real kernel, as root: `mote up` with real images, judged through the real kubectl.
 //!
 //! Each test starts a node of its own (see `harness::Node`), which at the end must leave nothing on the machine.
+#![allow(clippy::indexing_slicing)] // a field of a JSON object that is not there reads as null
+#![allow(unreachable_pub)]
 
 #[path = "../harness/mod.rs"]
 mod harness;
