@@ -21,10 +21,18 @@
 //! | `server` | connections to the kubelet port |
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod desired;
 pub mod dns;
+pub mod events;
+mod inotify;
+pub mod keeper;
 pub mod net;
 pub mod pods;
+pub mod probes;
 pub mod proxy;
+pub mod server;
+pub mod volumes;

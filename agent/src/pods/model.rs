@@ -39,6 +39,8 @@ pub enum Source {
     Api,
     /// A manifest of this node's manifest folder.
     Static,
+    /// Nobody: the keeper still holds something of it.
+    Nobody,
 }
 
 /// `spec.restartPolicy`.

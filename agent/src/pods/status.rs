@@ -19,9 +19,9 @@ pub struct Around {
     pub ended: bool,
 }
 
-/// The status of this moment. Conditions keep their transition times, and those of others, from the pod's present status.
-pub fn status(pod: &Pod, facts: &Facts, around: &Around, now: Moment) -> Value {
-    let before = at(&pod.object, &["status"]).unwrap_or(&Value::Null);
+/// The status of this moment. `before` is the one said last: transition times are kept from it. Conditions of others are taken over
+/// from the pod's object.
+pub fn status(pod: &Pod, facts: &Facts, around: &Around, before: &Value, now: Moment) -> Value {
     if around.ended {
         // Its story is told; only the addresses of a sandbox that is gone would change.
         return before.clone();
@@ -231,7 +231,7 @@ fn conditions(pod: &Pod, facts: &Facts, before: &Value, phase: &str, ended: bool
     let closed: Vec<&str> = list_at(&pod.object, &["spec", "readinessGates"])
         .iter()
         .map(|gate| str_at(gate, &["conditionType"]))
-        .filter(|gate| !list_at(before, &["conditions"]).iter().any(|c| str_at(c, &["type"]) == *gate && str_at(c, &["status"]) == "True"))
+        .filter(|gate| !list_at(&pod.object, &["status", "conditions"]).iter().any(|c| str_at(c, &["type"]) == *gate && str_at(c, &["status"]) == "True"))
         .collect();
     let ready = match (containers_ready, closed.first()) {
         (true, Some(gate)) => (false, "ReadinessGatesNotReady", format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
@@ -263,7 +263,7 @@ fn conditions(pod: &Pod, facts: &Facts, before: &Value, phase: &str, ended: bool
         }
         out.push(Value::Object(entry));
     }
-    let foreign = old.iter().filter(|c| !mine_type(str_at(c, &["type"])));
+    let foreign = list_at(&pod.object, &["status", "conditions"]).iter().filter(|c| !mine_type(str_at(c, &["type"])));
     out.extend(foreign.cloned());
     Value::Array(out)
 }
@@ -314,13 +314,13 @@ mod tests {
     fn a_running_pod_is_ready_unless_a_probe_says_no() {
         let pod = pod(json!({"containers": [{"name": "a", "image": "i:1"}]}));
         let mut facts = facts(Some(State::Running));
-        let said = status(&pod, &facts, &around(), Moment::from_seconds(20));
+        let said = status(&pod, &facts, &around(), &Value::Null, Moment::from_seconds(20));
         assert_eq!(str_at(&said, &["phase"]), "Running");
         assert_eq!(str_at(&said, &["podIP"]), "10.42.0.2");
         assert_eq!(str_at(condition(&said, "Ready"), &["status"]), "True");
         assert_eq!(said["containerStatuses"][0]["restartCount"], 3);
         facts.probed.insert("c0".into(), Probed { started: true, ready: false, dead: false });
-        let said = status(&pod, &facts, &around(), Moment::from_seconds(20));
+        let said = status(&pod, &facts, &around(), &Value::Null, Moment::from_seconds(20));
         assert_eq!(str_at(condition(&said, "Ready"), &["reason"]), "ContainersNotReady");
         assert_eq!(str_at(condition(&said, "Ready"), &["message"]), "containers with unready status: [a]");
         assert_eq!(said["containerStatuses"][0]["ready"], false);
@@ -336,7 +336,7 @@ mod tests {
             (Exit { code: 137, oom_killed: true, ..Exit::default() }, "Failed", "OOMKilled"),
             (Exit { code: 128, cannot_run: Some("exec".into()), ..Exit::default() }, "Failed", "ContainerCannotRun"),
         ] {
-            let said = status(&never, &facts(Some(State::Exited(exit))), &around(), Moment::from_seconds(20));
+            let said = status(&never, &facts(Some(State::Exited(exit))), &around(), &Value::Null, Moment::from_seconds(20));
             assert_eq!(str_at(&said, &["phase"]), phase);
             assert_eq!(said["containerStatuses"][0]["state"]["terminated"]["reason"], reason);
             assert_eq!(str_at(condition(&said, "Ready"), &["status"]), "False");
@@ -347,7 +347,7 @@ mod tests {
     fn crash_loops_show_the_last_end() {
         let pod = pod(json!({"containers": [{"name": "a", "image": "i:1"}]}));
         let exit = Exit { code: 1, finished: Moment::from_seconds(19), ..Exit::default() };
-        let said = status(&pod, &facts(Some(State::Exited(exit))), &around(), Moment::from_seconds(20));
+        let said = status(&pod, &facts(Some(State::Exited(exit))), &around(), &Value::Null, Moment::from_seconds(20));
         let entry = &said["containerStatuses"][0];
         assert_eq!(str_at(entry, &["state", "waiting", "reason"]), "CrashLoopBackOff");
         assert_eq!(entry["lastState"]["terminated"]["exitCode"], 1);
@@ -358,14 +358,14 @@ mod tests {
     fn waiting_says_why() {
         let pod = pod(json!({"containers": [{"name": "a", "image": "i:1"}]}));
         let mut facts = facts(None);
-        let said = status(&pod, &facts, &around(), Moment::from_seconds(20));
+        let said = status(&pod, &facts, &around(), &Value::Null, Moment::from_seconds(20));
         assert_eq!(str_at(&said["containerStatuses"][0], &["state", "waiting", "reason"]), "ContainerCreating");
         assert_eq!(str_at(&said, &["phase"]), "Pending");
         let failure = Failure { reason: "ErrImagePull", message: "no".into(), at: Moment::from_seconds(19), times: 1 };
         facts.images.insert("a".into(), ImageState::Failed(failure));
-        let said = status(&pod, &facts, &around(), Moment::from_seconds(20));
+        let said = status(&pod, &facts, &around(), &Value::Null, Moment::from_seconds(20));
         assert_eq!(str_at(&said["containerStatuses"][0], &["state", "waiting", "reason"]), "ErrImagePull");
-        let said = status(&pod, &facts, &around(), Moment::from_seconds(25));
+        let said = status(&pod, &facts, &around(), &Value::Null, Moment::from_seconds(25));
         assert_eq!(str_at(&said["containerStatuses"][0], &["state", "waiting", "reason"]), "ImagePullBackOff");
     }
 
@@ -374,13 +374,13 @@ mod tests {
         let mut object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u1"},
             "spec": {"containers": [{"name": "a", "image": "i:1"}]}});
         let pod1 = Pod::read(Rc::new(object.clone()), Source::Api).unwrap_or_else(|why| panic!("{why}"));
-        let mut said = status(&pod1, &facts(Some(State::Running)), &around(), Moment::from_seconds(20));
+        let mut said = status(&pod1, &facts(Some(State::Running)), &around(), &Value::Null, Moment::from_seconds(20));
         if let Some(list) = said["conditions"].as_array_mut() {
             list.push(json!({"type": "Mine", "status": "True"}));
         }
         object["status"] = said.clone();
         let pod2 = Pod::read(Rc::new(object), Source::Api).unwrap_or_else(|why| panic!("{why}"));
-        let again = status(&pod2, &facts(Some(State::Running)), &around(), Moment::from_seconds(99));
+        let again = status(&pod2, &facts(Some(State::Running)), &around(), &said, Moment::from_seconds(99));
         assert_eq!(said, again);
     }
 }
