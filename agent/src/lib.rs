@@ -22,17 +22,26 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+#[cfg(feature = "minicp")]
+mod apply;
 pub mod cli;
 pub mod client;
 pub mod clock;
+#[cfg(feature = "minicp")]
+mod demo;
 pub mod desired;
 pub mod dns;
 pub mod events;
 mod inotify;
+mod instance;
+mod logger;
 pub mod keeper;
 pub mod net;
+pub mod node;
 pub mod pods;
 pub mod probes;
 pub mod proxy;
+mod run;
 pub mod server;
+pub mod services;
 pub mod volumes;

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
 
 mod pods;
+mod services;
 mod world;

@@ -6,6 +6,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+mod down;
+mod hello;
+mod keeper;
+mod options;
+#[cfg(feature = "minicp")]
+mod up;
 mod version;
 
 /// Where the state of a node lies unless `--data-dir` says otherwise.
@@ -18,8 +24,22 @@ struct Command {
     run: fn(lexopt::Parser) -> ExitCode,
 }
 
-const COMMANDS: &[Command] =
-    &[Command { name: "version", about: "say which mote this is", hidden: false, run: version::run }];
+const fn shown(name: &'static str, about: &'static str, run: fn(lexopt::Parser) -> ExitCode) -> Command {
+    Command { name, about, hidden: false, run }
+}
+
+const fn hidden(name: &'static str, run: fn(lexopt::Parser) -> ExitCode) -> Command {
+    Command { name, about: "", hidden: true, run }
+}
+
+const COMMANDS: &[Command] = &[
+    #[cfg(feature = "minicp")]
+    shown("up", "control plane and node in one process", up::run),
+    shown("down", "stop every pod of a data folder, and its keeper", down::run),
+    shown("version", "say which mote this is", version::run),
+    hidden("hello", hello::run),
+    hidden("keeper", keeper::run),
+];
 
 /// Entry of the executable.
 pub fn main() -> ExitCode {
@@ -55,18 +75,18 @@ fn help() -> String {
 }
 
 /// The command line was not understood.
-pub fn usage(why: &str) -> ExitCode {
+pub(crate) fn usage(why: &str) -> ExitCode {
     eprintln!("mote: {why}; try --help");
     ExitCode::from(2)
 }
 
 /// The command failed: one line, operation, object and cause.
-pub fn failed(why: &dyn std::fmt::Display) -> ExitCode {
+pub(crate) fn failed(why: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("mote: {why}");
     ExitCode::FAILURE
 }
 
 /// The default data folder.
-pub fn data_dir() -> PathBuf {
+pub(crate) fn data_dir() -> PathBuf {
     PathBuf::from(DATA_DIR)
 }

@@ -17,6 +17,7 @@
 //! All operations are idempotent; a restarted agent finds everything as it was.
 
 mod cidr;
+pub(crate) mod conntrack;
 mod host;
 mod ipam;
 mod link;
@@ -37,6 +38,7 @@ pub use cidr::{Cidr, CidrError};
 pub use host::node_address;
 use ipam::Pool;
 pub use name::Tag;
+pub(crate) use name::hex as short_hash;
 use socket::Socket;
 
 /// The smallest node range: network address, gateway, broadcast address and some pods.

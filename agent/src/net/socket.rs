@@ -48,6 +48,11 @@ impl Refusal {
         Refusal { errno: errno as i32, words: String::new(), seq: 0 }
     }
 
+    /// The refusal of someone who has not even asked.
+    pub(crate) fn unknown() -> Refusal {
+        Refusal::of(Errno::ENODATA)
+    }
+
     /// As an error about an operation on an object.
     pub(crate) fn error(self, op: &'static str, object: impl Into<String>) -> Error {
         let mut cause = Errno::from_raw(self.errno).desc().to_owned();

@@ -207,7 +207,7 @@ fn ended(pod: &Pod) -> bool {
 }
 
 /// The reference of a container in events.
-pub(super) fn field_of(pod: &Pod, container: &str) -> String {
+pub fn field_of(pod: &Pod, container: &str) -> String {
     match pod.container(container).map(|wanted| wanted.role) {
         Some(super::model::Role::App) | None => format!("spec.containers{{{container}}}"),
         Some(_) => format!("spec.initContainers{{{container}}}"),

@@ -37,7 +37,6 @@ pub(crate) enum Meta {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict<'a> {
-    Accept,
     Jump(&'a str),
     Goto(&'a str),
 }
@@ -47,6 +46,24 @@ pub(crate) enum Verdict<'a> {
 pub(crate) struct SetRef<'a> {
     pub(crate) name: &'a str,
     pub(crate) id: Option<u32>,
+}
+
+impl<'a> SetRef<'a> {
+    /// A set by its name.
+    pub(crate) fn named(name: &'a str) -> SetRef<'a> {
+        SetRef { name, id: None }
+    }
+}
+
+/// What a look-up that finds its key leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// The rest of the rule.
+    Go,
+    /// The map's value in a register.
+    Value(Reg),
+    /// The map's verdict.
+    Verdict,
 }
 
 /// An expression. `Cmp`, `Lookup` end the rule when they do not match.
@@ -73,16 +90,11 @@ pub(crate) enum Expr<'a> {
         mask: Vec<u8>,
         xor: Vec<u8>,
     },
-    /// In a set, or (with `to`) through a map into a register.
+    /// In a set or through a map.
     Lookup {
         set: SetRef<'a>,
         key: Reg,
-        to: Option<Reg>,
-    },
-    /// Through a map to a verdict.
-    LookupVerdict {
-        set: &'a str,
-        key: Reg,
+        to: Found,
     },
     Load {
         to: Reg,
@@ -94,11 +106,10 @@ pub(crate) enum Expr<'a> {
         to: Reg,
         modulus: u32,
     },
-    /// Writes (key, data) to a map with timeouts, or renews them.
+    /// Puts the key into a set with timeouts, or renews its time.
     Remember {
-        map: &'a str,
+        set: &'a str,
         key: Reg,
-        data: Reg,
     },
     /// The route type of the destination address (2 is local).
     DestinationType {
@@ -182,7 +193,7 @@ impl Expr<'_> {
             Expr::Meta { .. } | Expr::SetMark { .. } => "meta",
             Expr::Cmp { .. } => "cmp",
             Expr::Bitwise { .. } => "bitwise",
-            Expr::Lookup { .. } | Expr::LookupVerdict { .. } => "lookup",
+            Expr::Lookup { .. } => "lookup",
             Expr::Load { .. } | Expr::Verdict(_) => "immediate",
             Expr::InTurn { .. } => "numgen",
             Expr::Remember { .. } => "dynset",
@@ -216,16 +227,14 @@ impl Expr<'_> {
             Expr::Lookup { set, key, to } => {
                 m.attr_str(1, set.name);
                 m.attr_be32(2, key.0);
-                if let Some(to) = to {
-                    m.attr_be32(3, to.0);
+                match to {
+                    Found::Go => {}
+                    Found::Value(to) => m.attr_be32(3, to.0),
+                    Found::Verdict => m.attr_be32(3, REG_VERDICT),
                 }
                 if let Some(id) = set.id {
                     m.attr_be32(4, id);
                 }
-            }
-            Expr::LookupVerdict { set, key } => {
-                m.attr_str(1, set);
-                numbers(m, &[(2, key.0), (3, REG_VERDICT)]);
             }
             Expr::Load { to, data } => {
                 m.attr_be32(1, to.0);
@@ -236,9 +245,9 @@ impl Expr<'_> {
                 m.nest(2, |m| data_verdict(m, *verdict));
             }
             Expr::InTurn { to, modulus } => numbers(m, &[(1, to.0), (2, *modulus), (3, NG_INCREMENTAL), (4, 0)]),
-            Expr::Remember { map, key, data } => {
-                m.attr_str(1, map);
-                numbers(m, &[(3, DYNSET_UPDATE), (4, key.0), (5, data.0)]);
+            Expr::Remember { set, key } => {
+                m.attr_str(1, set);
+                numbers(m, &[(3, DYNSET_UPDATE), (4, key.0)]);
             }
             Expr::DestinationType { to } => numbers(m, &[(1, to.0), (2, FIB_ADDRTYPE), (3, FIB_F_DADDR)]),
             Expr::Dnat { addr, port } => numbers(m, &[(1, NAT_DNAT), (2, NFPROTO_IPV4), (3, addr.0), (5, port.0)]),
@@ -264,14 +273,11 @@ pub(crate) fn data_value(m: &mut Messages, data: &[u8]) {
 
 pub(crate) fn data_verdict(m: &mut Messages, verdict: Verdict<'_>) {
     let (code, chain) = match verdict {
-        Verdict::Accept => (1, None),
-        Verdict::Jump(chain) => (-3, Some(chain)),
-        Verdict::Goto(chain) => (-4, Some(chain)),
+        Verdict::Jump(chain) => (-3, chain),
+        Verdict::Goto(chain) => (-4, chain),
     };
     m.nest(NFTA_DATA_VERDICT, |m| {
         m.attr_be32(NFTA_VERDICT_CODE, i32::cast_unsigned(code));
-        if let Some(chain) = chain {
-            m.attr_str(NFTA_VERDICT_CHAIN, chain);
-        }
+        m.attr_str(NFTA_VERDICT_CHAIN, chain);
     });
 }

@@ -15,7 +15,7 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const SUBSYS_NFTABLES: u16 = 10;
 const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_IPV4: u8 = 2;
+pub(crate) const NFPROTO_IPV4: u8 = 2;
 
 const NEWTABLE: u16 = 0;
 const GETTABLE: u16 = 1;
@@ -72,8 +72,8 @@ const NF_ACCEPT: u32 = 1;
 pub(crate) const CHAIN_NAME_MAX: usize = 127;
 /// Elements per message, so that even with the longest chain names the list fits its 16-bit length.
 const ELEMENTS_PER_MESSAGE: usize = 200;
-/// Clients remembered per service with affinity.
-const CLIENTS_MAX: u32 = 65_535;
+/// Entries of a set that rules fill.
+const MEMORY_MAX: u32 = 65_535;
 /// What `nft` calls an anonymous map; the kernel fills the number in.
 pub(crate) const ANONYMOUS: &str = "__map%d";
 
@@ -223,11 +223,11 @@ impl Batch {
         self.new_set(name, set, 0, |_| {});
     }
 
-    /// A map that rules fill, each entry of which ends after `timeout` without use.
-    pub(crate) fn affinity_map(&mut self, name: &str, set: SetType, timeout: Duration) {
+    /// A set that rules fill, each entry of which ends after `timeout` without use.
+    pub(crate) fn memory_set(&mut self, name: &str, set: SetType, timeout: Duration) {
         let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         self.new_set(name, set, NFT_SET_TIMEOUT | NFT_SET_EVAL, |m| {
-            m.nest(NFTA_SET_DESC, |m| m.attr_be32(NFTA_SET_DESC_SIZE, CLIENTS_MAX));
+            m.nest(NFTA_SET_DESC, |m| m.attr_be32(NFTA_SET_DESC_SIZE, MEMORY_MAX));
             m.attr(NFTA_SET_TIMEOUT, &ms.to_be_bytes());
         });
     }
@@ -336,7 +336,7 @@ impl Batch {
 }
 
 /// `struct nfgenmsg`; its resource id is the one fixed field in network order.
-fn generic(m: &mut Messages, family: u8, resource: u16) {
+pub(crate) fn generic(m: &mut Messages, family: u8, resource: u16) {
     m.raw(&[family, 0]);
     m.raw(&resource.to_be_bytes());
 }

@@ -1,0 +1,212 @@
+//! `mote down`: end every pod and the keeper of a data folder, and leave nothing behind but images and the store.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mote_runtime::keeper::RunDir;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::options::{Stop, block_on, need_root, path, stopped, value};
+use crate::instance::Instance;
+use crate::keeper::{Keeper, LABEL_UID, State, label};
+use crate::{net, proxy};
+
+const HELP: &str = "\
+mote down: stop every pod of a data folder, and its keeper
+
+usage: mote down [OPTIONS]
+
+  --data-dir DIR   the data folder (default /var/lib/mote)
+  --grace SECONDS  between SIGTERM and SIGKILL (default 10)
+  --purge          also remove the data folder: images, store, keys
+";
+
+/// How long a running `mote up` may take to end.
+const END_WITHIN: Duration = Duration::from_secs(20);
+
+/// Ends an instance.
+pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
+    let (mut dir, mut grace, mut purge) = (super::data_dir(), 10u64, false);
+    let parsed = (|| -> Result<(), Stop> {
+        while let Some(arg) = parser.next()? {
+            match arg {
+                lexopt::Arg::Long("data-dir") => dir = path(&mut parser)?,
+                lexopt::Arg::Long("grace") => grace = value(&mut parser, "--grace")?,
+                lexopt::Arg::Long("purge") => purge = true,
+                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(())
+    })();
+    if let Err(stop) = parsed {
+        return stopped(stop, HELP);
+    }
+    match down(&dir, Duration::from_secs(grace.min(3600)), purge) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => super::failed(&why),
+    }
+}
+
+fn down(dir: &Path, grace: Duration, purge: bool) -> Result<(), String> {
+    need_root("mote down")?;
+    if !dir.exists() {
+        println!("nothing to do: there is no data folder {}", dir.display());
+        return Ok(());
+    }
+    let instance = Instance::open(dir)?;
+    let _lock = take(&instance)?;
+    let count = block_on(clear(&instance, grace))??;
+    println!("stopped {count} container{}", if count == 1 { "" } else { "s" });
+    if purge {
+        crate::pods::dirs::remove_tree(&instance.data).map_err(|e| e.to_string())?;
+        println!("removed {}", instance.data.display());
+    } else {
+        println!("images and store stay in {} (`mote down --purge` removes them)", instance.data.display());
+    }
+    Ok(())
+}
+
+/// The lock of the folder; whoever has it is asked to end.
+fn take(instance: &Instance) -> Result<crate::instance::Lock, String> {
+    let began = Instant::now();
+    let mut asked = false;
+    loop {
+        match instance.lock() {
+            Ok(lock) => return Ok(lock),
+            Err(Err(why)) => return Err(why),
+            Err(Ok(pid)) => {
+                if !asked && pid > 1 {
+                    asked = true;
+                    println!("asking mote (pid {pid}) to end");
+                    kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|e| format!("signal mote (pid {pid}): {e}"))?;
+                }
+                if began.elapsed() > END_WITHIN {
+                    return Err(format!("data folder {} is in use by another mote (pid {pid}), which does not end", instance.data.display()));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// Ends all containers and the keeper, and removes everything the instance made outside its data; the caller holds the lock. Gives
+/// back how many containers ran.
+pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize, String> {
+    let (cgroup_parent, cluster_cidr) = instance.recall();
+    let mut uids = std::collections::BTreeSet::new();
+    let mut count = 0;
+    match Keeper::find(RunDir::new(&instance.run)).await {
+        Ok(keeper) => {
+            count = stop_all(&keeper, grace).await?;
+            uids = keeper.pods();
+            for listed in keeper.containers() {
+                keeper.remove(&listed.id).await.map_err(|e| format!("remove container {}: {e}", listed.id))?;
+            }
+            for uid in &uids {
+                keeper.remove_sandbox(uid).await.map_err(|e| format!("remove sandbox {uid}: {e}"))?;
+            }
+            keeper.shutdown().await.map_err(|e| format!("end keeper: {e}"))?;
+        }
+        Err(error) => log::debug!("no keeper: {error}"),
+    }
+    for folder in [instance.run.join("pods"), instance.data.join("pods")] {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            uids.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    for uid in uids.iter().filter_map(|uid| crate::pods::model::PodUid::new(uid)) {
+        let group = crate::pods::spec::pod_cgroup(&cgroup_parent, uid.as_str());
+        mote_runtime::cgroup::remove(&group).map_err(|e| e.to_string())?;
+        crate::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
+    }
+    remove_empty_group(&cgroup_parent);
+    let mut wrong = Vec::new();
+    if let Err(error) = proxy::teardown(instance.tag) {
+        wrong.push(error.to_string());
+    }
+    match cluster_cidr.parse() {
+        Ok(cidr) => {
+            if let Err(error) = net::teardown(instance.tag, cidr) {
+                wrong.push(error.to_string());
+            }
+        }
+        Err(error) => wrong.push(format!("{error}")),
+    }
+    for name in ["pods", "containers", "logs"] {
+        crate::pods::dirs::remove_tree(&instance.data.join(name)).map_err(|e| e.to_string())?;
+    }
+    release_images(instance);
+    wait_gone(&instance.run.join(mote_runtime::keeper::SOCKET));
+    crate::pods::dirs::remove_tree(&instance.run).map_err(|e| e.to_string())?;
+    match wrong.first() {
+        None => Ok(count),
+        Some(why) => Err(why.clone()),
+    }
+}
+
+/// The keeper takes its socket away when it ends; a moment is enough.
+fn wait_gone(socket: &Path) {
+    for _ in 0..100 {
+        if !socket.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+async fn stop_all(keeper: &Keeper, grace: Duration) -> Result<usize, String> {
+    let running = |keeper: &Keeper| -> Vec<String> {
+        keeper.containers().into_iter().filter(|listed| !matches!(listed.state, State::Exited(_))).map(|listed| listed.id).collect()
+    };
+    let first = running(keeper);
+    for listed in keeper.containers().iter().filter(|listed| first.contains(&listed.id)) {
+        let signal = label(listed, "stop").parse().unwrap_or(libc::SIGTERM);
+        log::debug!("stop container {} of pod {}", listed.id, label(listed, LABEL_UID));
+        keeper.signal(&listed.id, signal, false).await.map_err(|e| format!("stop container {}: {e}", listed.id))?;
+    }
+    let began = Instant::now();
+    let mut killed = false;
+    loop {
+        let left = running(keeper);
+        if left.is_empty() {
+            return Ok(first.len());
+        }
+        if !killed && began.elapsed() >= grace {
+            killed = true;
+            for id in &left {
+                keeper.signal(id, libc::SIGKILL, true).await.map_err(|e| format!("kill container {id}: {e}"))?;
+            }
+        }
+        if began.elapsed() >= grace + Duration::from_secs(10) {
+            return Err(format!("container {} does not end, not even by SIGKILL", left.first().map_or("", String::as_str)));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Removes the parent group in every hierarchy if nothing is in it. Removing a group that is not empty fails, which is right.
+fn remove_empty_group(parent: &str) {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in std::iter::once(root.clone()).chain(hierarchies) {
+        let mut group = PathBuf::from(parent);
+        while group.components().next().is_some() {
+            if std::fs::remove_dir(hierarchy.join(&group)).is_err() {
+                break;
+            }
+            group.pop();
+        }
+    }
+}
+
+fn release_images(instance: &Instance) {
+    let Ok(store) = mote_images::Store::open(&instance.data.join("images")) else { return };
+    for owner in store.leases().unwrap_or_default() {
+        if let Err(error) = store.release(&owner) {
+            log::debug!("release image of {owner}: {error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the subcommands' parsers share.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use lexopt::ValueExt;
+
+/// Why a command ends before it began.
+pub(crate) enum Stop {
+    /// `--help`
+    Help,
+    /// It was not understood.
+    Usage(String),
+}
+
+impl From<lexopt::Error> for Stop {
+    fn from(error: lexopt::Error) -> Stop {
+        Stop::Usage(error.to_string())
+    }
+}
+
+/// The exit code of a command that ended early.
+pub(crate) fn stopped(stop: Stop, help: &str) -> ExitCode {
+    match stop {
+        Stop::Help => {
+            print!("{help}");
+            ExitCode::SUCCESS
+        }
+        Stop::Usage(why) => super::usage(&why),
+    }
+}
+
+/// The next value, parsed; the error names the flag.
+pub(crate) fn value<T: FromStr>(parser: &mut lexopt::Parser, flag: &str) -> Result<T, Stop>
+where
+    T::Err: std::fmt::Display,
+{
+    let text = parser.value()?.string()?;
+    text.parse().map_err(|e| Stop::Usage(format!("{flag} {text:?}: {e}")))
+}
+
+/// The next value as a path.
+pub(crate) fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, Stop> {
+    Ok(PathBuf::from(parser.value()?))
+}
+
+/// Everything but root fails somewhere later, less clearly.
+pub(crate) fn need_root(what: &str) -> Result<(), String> {
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(format!("{what} needs root: it makes namespaces, mounts, control groups and network links (try sudo)"))
+    }
+}
+
+/// The runtime every long-running command uses: one thread, few blocking ones that go when idle.
+pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_keep_alive(std::time::Duration::from_secs(1))
+        .build()
+        .map_err(|e| format!("start tokio: {e}"))?;
+    let output = tokio::task::LocalSet::new().block_on(&runtime, future);
+    // A pull that still runs must not hold us up; its store survives that.
+    runtime.shutdown_background();
+    Ok(output)
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
