@@ -5,7 +5,10 @@ pub mod api;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod controllers;
+
 pub mod pki;
+pub mod scheduler;
 pub mod store;
 
 use std::rc::Rc;

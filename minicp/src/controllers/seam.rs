@@ -58,5 +58,7 @@ pub trait Api {
     fn delete<'a>(&'a self, res: &'a str, ns: &'a str, name: &'a str, how: Deletion) -> Fut<'a, Result<(), Status>>;
     fn bind<'a>(&'a self, ns: &'a str, pod: &'a str, uid: &'a str, node: &'a str) -> Fut<'a, Result<(), Status>>;
     fn watch(&self, res: &str, from: u64) -> Result<Box<dyn Watching>, Status>;
+    /// Every resource that may be listed, and whether it is namespaced.
+    fn resources(&self) -> Vec<(String, bool)>;
     fn now(&self) -> Time;
 }

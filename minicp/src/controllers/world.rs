@@ -162,10 +162,8 @@ impl World {
 
     /// Takes in a whole new list made at `revision`; what it lacks is gone.
     pub fn replace(&self, res: Res, objects: &[Rc<Value>], revision: u64) {
-        let keys: BTreeSet<Key> = objects
-            .iter()
-            .map(|o| Key::new(mote_api::meta::namespace(o), mote_api::meta::name(o)))
-            .collect();
+        let keys: BTreeSet<Key> =
+            objects.iter().map(|o| Key::new(mote_api::meta::namespace(o), mote_api::meta::name(o))).collect();
         let dropped = self.drop_missing(res, &keys, revision);
         self.tell(dropped);
         for object in objects {

@@ -200,7 +200,8 @@ mod tests {
     fn namespace_range_is_exact() {
         let mut cache = Cache::default();
         for (ns, name) in [("a", "x"), ("b", "x"), ("b", "y"), ("bb", "x")] {
-            let thing = Thing { key: Key::new(ns, name), uid: format!("{ns}{name}").into(), revision: 1, deleting: false };
+            let thing =
+                Thing { key: Key::new(ns, name), uid: format!("{ns}{name}").into(), revision: 1, deleting: false };
             assert!(cache.learn(Rc::new(thing)).is_ok());
         }
         assert_eq!(cache.in_namespace(&"b".into()).count(), 2);

@@ -48,12 +48,7 @@ impl Work {
 }
 
 /// Runs keys for ever, at most `at_once` of them side by side. `name` is for the log.
-pub async fn run(
-    name: &'static str,
-    work: Rc<Work>,
-    at_once: usize,
-    reconcile: impl Fn(Key) -> Fut<'static, Outcome>,
-) {
+pub async fn run(name: &'static str, work: Rc<Work>, at_once: usize, reconcile: impl Fn(Key) -> Fut<'static, Outcome>) {
     let mut running: JoinSet<(Key, Outcome)> = JoinSet::new();
     loop {
         let mut deadline = NO_DEADLINE;
@@ -92,7 +87,8 @@ fn finish(name: &str, work: &Work, key: &Key, outcome: Outcome) {
         Ok(again_in) => work.queue.borrow_mut().done(key, now, again_in),
         Err(status) => {
             let wait = work.queue.borrow_mut().failed(key, now);
-            let level = if status.is_conflict() || status.is_not_found() { log::Level::Debug } else { log::Level::Warn };
+            let level =
+                if status.is_conflict() || status.is_not_found() { log::Level::Debug } else { log::Level::Warn };
             log::log!(level, "{name}: {key}: {status}; again in {wait} ms");
         }
     }

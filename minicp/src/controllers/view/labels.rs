@@ -112,9 +112,9 @@ impl Selector {
     /// A map of equalities as in a Service; absent or empty selects nothing.
     pub fn parse_map(map: Option<&Value>) -> Self {
         let map = map.and_then(Value::as_object).filter(|map| !map.is_empty());
-        Selector(map.map(|map| {
-            map.iter().map(|(k, v)| Requirement::equals(k, v.as_str().unwrap_or_default())).collect()
-        }))
+        Selector(
+            map.map(|map| map.iter().map(|(k, v)| Requirement::equals(k, v.as_str().unwrap_or_default())).collect()),
+        )
     }
 
     /// Adds `key in (value)`: spread constraints' matchLabelKeys.

@@ -312,14 +312,12 @@ impl Pod {
         let null = Value::Null;
         let spec = object.get("spec").unwrap_or(&null);
         let status = object.get("status").unwrap_or(&null);
-        let condition =
-            |name: &str| list_at(status, &["conditions"]).iter().find(|c| str_at(c, &["type"]) == name);
+        let condition = |name: &str| list_at(status, &["conditions"]).iter().find(|c| str_at(c, &["type"]) == name);
         let ready = condition("Ready");
         let statuses = list_at(status, &["containerStatuses"]);
         let annotation = |key: &str| str_at(object, &["metadata", "annotations", key]);
         let scheduled = condition("PodScheduled").filter(|c| str_at(c, &["status"]) == "False");
-        let mut ips: Vec<Box<str>> =
-            list_at(status, &["podIPs"]).iter().map(|ip| str_at(ip, &["ip"]).into()).collect();
+        let mut ips: Vec<Box<str>> = list_at(status, &["podIPs"]).iter().map(|ip| str_at(ip, &["ip"]).into()).collect();
         if ips.is_empty() && !str_at(status, &["podIP"]).is_empty() {
             ips.push(str_at(status, &["podIP"]).into());
         }

@@ -76,6 +76,7 @@ pub struct Slice {
     pub meta: Meta,
     pub service: Rc<str>,
     pub managed: bool,
+    pub v6: bool,
     /// Of all that its controller writes.
     pub content: u64,
 }
@@ -86,6 +87,7 @@ impl Slice {
         Slice {
             service: meta.labels.get(SERVICE_NAME).unwrap_or_default().into(),
             managed: meta.labels.get(MANAGED_BY) == Some(MANAGER),
+            v6: str_at(object, &["addressType"]) == "IPv6",
             content: slice_content(object),
             meta,
         }
@@ -93,7 +95,7 @@ impl Slice {
 
     pub fn parse_endpoints(object: &Value) -> Self {
         let meta = Meta::parse(object);
-        Slice { service: meta.key.name.clone(), managed: true, content: endpoints_content(object), meta }
+        Slice { service: meta.key.name.clone(), managed: true, v6: false, content: endpoints_content(object), meta }
     }
 }
 
