@@ -123,22 +123,11 @@ fn workloads() {
     );
     let j = filled("jobs.batch", json!({"spec": {"parallelism": 3, "template": template()}}));
     assert_eq!(j["spec"].get("completions"), None);
-    for resource in ["daemonsets.apps", "statefulsets.apps", "replicasets.apps", "cronjobs.batch"] {
-        filled(
-            resource,
-            json!({"spec": {"template": template(), "jobTemplate": {"spec": {"template": template()}}}})
-                .as_object()
-                .map(|m| {
-                    let mut m = m.clone();
-                    m["spec"]
-                        .as_object_mut()
-                        .unwrap()
-                        .retain(|k, _| (k == "jobTemplate") == resource.starts_with("cron"));
-                    Value::Object(m)
-                })
-                .unwrap(),
-        );
+    for resource in ["daemonsets.apps", "statefulsets.apps", "replicasets.apps"] {
+        filled(resource, json!({"spec": {"template": template()}}));
     }
+    let c = filled("cronjobs.batch", json!({"spec": {"jobTemplate": {"spec": {"template": template()}}}}));
+    assert_eq!((&c["spec"]["concurrencyPolicy"], &c["spec"]["failedJobsHistoryLimit"]), (&json!("Allow"), &json!(1)));
 }
 
 #[test]
