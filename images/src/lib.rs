@@ -9,15 +9,19 @@
 //! disk) and [`layer`] (one pass from network to disk).
 #![deny(unsafe_code)]
 
+mod archive;
 mod config;
 pub mod digest;
+mod dns;
 mod error;
 pub mod layer;
 pub mod limits;
+pub mod manifest;
 pub mod pack;
 pub mod platform;
 mod progress;
 pub mod pull;
+mod push;
 pub mod reference;
 pub mod registry;
 pub mod store;

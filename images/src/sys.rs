@@ -6,21 +6,21 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `fsetxattr(2)`.
-pub fn fsetxattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
+pub(crate) fn fsetxattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: `name` ends with NUL (CStr); the kernel reads exactly `value.len()` bytes from a live slice; `fd` is open while borrowed.
     let done = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `lsetxattr(2)`: a symbolic link in the last component is not followed.
-pub fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
+pub(crate) fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: both strings end with NUL (CStr); the kernel reads exactly `value.len()` bytes from a live slice.
     let done = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `llistxattr(2)`: names, in the kernel's order.
-pub fn llistxattr(path: &CStr) -> io::Result<Vec<Vec<u8>>> {
+pub(crate) fn llistxattr(path: &CStr) -> io::Result<Vec<Vec<u8>>> {
     let bytes = grow(|buffer, size| {
         // SAFETY: `path` ends with NUL; the kernel writes at most `size` bytes, which is the buffer's length.
         unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) }
@@ -29,7 +29,7 @@ pub fn llistxattr(path: &CStr) -> io::Result<Vec<Vec<u8>>> {
 }
 
 /// `lgetxattr(2)`.
-pub fn lgetxattr(path: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
+pub(crate) fn lgetxattr(path: &CStr, name: &CStr) -> io::Result<Vec<u8>> {
     grow(|buffer, size| {
         // SAFETY: both strings end with NUL; the kernel writes at most `size` bytes, which is the buffer's length.
         unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), size) }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod down;
 mod hello;
+mod image;
 mod keeper;
 mod options;
 #[cfg(feature = "minicp")]
@@ -36,6 +37,7 @@ const COMMANDS: &[Command] = &[
     #[cfg(feature = "minicp")]
     shown("up", "control plane and node in one process", up::run),
     shown("down", "stop every pod of a data folder, and its keeper", down::run),
+    shown("image", "pull, list, import, export, pack, push, prune, verify images", image::run),
     shown("version", "say which mote this is", version::run),
     hidden("hello", hello::run),
     hidden("keeper", keeper::run),

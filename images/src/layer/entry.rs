@@ -56,7 +56,9 @@ impl Inner {
     /// The folder and the name in it.
     pub fn split(&self) -> (Inner, &[u8]) {
         match self.0.iter().rposition(|b| *b == b'/') {
-            Some(at) => (Inner(self.0.get(..at).unwrap_or_default().to_vec()), self.0.get(at + 1..).unwrap_or_default()),
+            Some(at) => {
+                (Inner(self.0.get(..at).unwrap_or_default().to_vec()), self.0.get(at + 1..).unwrap_or_default())
+            }
             None => (Inner::default(), &self.0),
         }
     }
@@ -133,7 +135,8 @@ pub fn decide(member: &Member) -> Result<(Inner, Action), &'static str> {
             _ => return Err("symbolic link target is too long or contains a NUL byte"),
         },
         Kind::Hardlink => {
-            let target = Inner::new(&member.link).map_err(|_| "hard link target is empty, absolute or leads upwards")?;
+            let target =
+                Inner::new(&member.link).map_err(|_| "hard link target is empty, absolute or leads upwards")?;
             if target.is_root() || target == path {
                 return Err("hard link to itself or to the root");
             }
@@ -149,7 +152,14 @@ pub fn decide(member: &Member) -> Result<(Inner, Action), &'static str> {
 /// Extended attributes an archive may set. Overlayfs' own would redirect or hide files; labels of the building machine's policy do not
 /// belong on this one (umoci, docker and containerd leave the same out).
 pub fn xattr_allowed(name: &[u8]) -> bool {
-    let banned = [&b"trusted.overlay."[..], b"user.overlay.", b"security.selinux", b"security.ima", b"security.evm", b"system.nfs4_acl"];
+    let banned = [
+        &b"trusted.overlay."[..],
+        b"user.overlay.",
+        b"security.selinux",
+        b"security.ima",
+        b"security.evm",
+        b"system.nfs4_acl",
+    ];
     !banned.iter().any(|prefix| name.starts_with(prefix)) && name.len() <= NAME_BYTES_MAX
 }
 
@@ -159,7 +169,18 @@ mod tests {
     use crate::layer::pax::Moment;
 
     fn member(kind: Kind, path: &str, link: &str) -> Member {
-        Member { kind, path: path.into(), link: link.into(), mode: 0, uid: 0, gid: 0, mtime: Moment::default(), xattrs: vec![], size: 0, runs: None }
+        Member {
+            kind,
+            path: path.into(),
+            link: link.into(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Moment::default(),
+            xattrs: vec![],
+            size: 0,
+            runs: None,
+        }
     }
 
     fn inner(path: &str) -> Inner {
@@ -222,9 +243,13 @@ mod tests {
 
     #[test]
     fn foreign_attributes_are_left_out() {
-        for (name, allowed) in
-            [("user.x", true), ("security.capability", true), ("trusted.overlay.opaque", false), ("user.overlay.redirect", false), ("security.selinux", false)]
-        {
+        for (name, allowed) in [
+            ("user.x", true),
+            ("security.capability", true),
+            ("trusted.overlay.opaque", false),
+            ("user.overlay.redirect", false),
+            ("security.selinux", false),
+        ] {
             assert_eq!(xattr_allowed(name.as_bytes()), allowed, "{name}");
         }
     }

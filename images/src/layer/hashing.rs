@@ -24,7 +24,15 @@ pub struct TooLong(pub u64);
 impl<R: Read> Hashing<R> {
     /// At most `total_max` bytes may come out of `inner`.
     pub fn new(inner: R, total_max: u64) -> Hashing<R> {
-        Hashing { inner, buffer: vec![0; STAGE_BUFFER_BYTES].into(), start: 0, end: 0, hasher: Hasher::default(), total: 0, total_max }
+        Hashing {
+            inner,
+            buffer: vec![0; STAGE_BUFFER_BYTES].into(),
+            start: 0,
+            end: 0,
+            hasher: Hasher::default(),
+            total: 0,
+            total_max,
+        }
     }
 
     /// Bytes read from `inner` so far.

@@ -16,20 +16,47 @@ const LINE_BYTES_MAX: usize = 2 * crate::limits::PATH_BYTES_MAX + 64;
 #[derive(Serialize, Deserialize, PartialEq, Eq, Clone, Debug)]
 pub enum Line {
     /// A regular file.
-    File { path: Vec<u8>, mode: u32, uid: u32, gid: u32, size: u64, crc32: u32 },
+    File {
+        path: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        size: u64,
+        crc32: u32,
+    },
     /// Folder, device, FIFO, whiteout.
-    Node { path: Vec<u8>, mode: u32, uid: u32, gid: u32, device: u64 },
-    Symlink { path: Vec<u8>, uid: u32, gid: u32, target: Vec<u8> },
-    Hardlink { path: Vec<u8>, target: Vec<u8> },
+    Node {
+        path: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+        device: u64,
+    },
+    Symlink {
+        path: Vec<u8>,
+        uid: u32,
+        gid: u32,
+        target: Vec<u8>,
+    },
+    Hardlink {
+        path: Vec<u8>,
+        target: Vec<u8>,
+    },
     /// An earlier path and everything below it is gone again.
-    Gone { path: Vec<u8> },
+    Gone {
+        path: Vec<u8>,
+    },
 }
 
 impl Line {
     /// Which path the line is about.
     pub fn path(&self) -> &[u8] {
         match self {
-            Line::File { path, .. } | Line::Node { path, .. } | Line::Symlink { path, .. } | Line::Hardlink { path, .. } | Line::Gone { path } => path,
+            Line::File { path, .. }
+            | Line::Node { path, .. }
+            | Line::Symlink { path, .. }
+            | Line::Hardlink { path, .. }
+            | Line::Gone { path } => path,
         }
     }
 }

@@ -56,7 +56,9 @@ impl Extensions {
             b"size" => self.size = number(key, value)?,
             b"uid" => self.uid = number(key, value)?,
             b"gid" => self.gid = number(key, value)?,
-            b"mtime" => self.mtime = if value.is_empty() { None } else { Some(moment(value).ok_or("malformed PAX mtime")?) },
+            b"mtime" => {
+                self.mtime = if value.is_empty() { None } else { Some(moment(value).ok_or("malformed PAX mtime")?) }
+            }
             b"GNU.sparse.major" => self.sparse.major = number(key, value)?.unwrap_or(0),
             b"GNU.sparse.name" => self.sparse.name = text(key, value)?,
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = number(key, value)?,
@@ -182,7 +184,13 @@ mod tests {
     #[test]
     fn values_may_hold_newlines_and_nuls_where_that_is_legal() {
         let mut ext = Extensions::default();
-        let data = [rec("SCHILY.xattr.user.x", b"a\nb=\0c"), rec("path", b"long\nname"), rec("mtime", b"12.5"), rec("comment", b"x"), rec("uid", b"3000000000")];
+        let data = [
+            rec("SCHILY.xattr.user.x", b"a\nb=\0c"),
+            rec("path", b"long\nname"),
+            rec("mtime", b"12.5"),
+            rec("comment", b"x"),
+            rec("uid", b"3000000000"),
+        ];
         ext.read(&data.concat()).unwrap();
         assert_eq!(ext.xattrs, [(b"user.x".to_vec(), b"a\nb=\0c".to_vec())]);
         assert_eq!(ext.path.unwrap(), b"long\nname");
@@ -192,9 +200,13 @@ mod tests {
 
     #[test]
     fn times_before_1970_and_fine_fractions() {
-        for (text, secs, nanos) in
-            [("-1", -1, 0), ("-1.25", -2, 750_000_000), ("0.123456789999", 0, 123_456_789), ("5.", 5, 0), ("-0.5", -1, 500_000_000)]
-        {
+        for (text, secs, nanos) in [
+            ("-1", -1, 0),
+            ("-1.25", -2, 750_000_000),
+            ("0.123456789999", 0, 123_456_789),
+            ("5.", 5, 0),
+            ("-0.5", -1, 500_000_000),
+        ] {
             assert_eq!(moment(text.as_bytes()), Some(Moment { secs, nanos }), "{text}");
         }
         for text in ["", "-", "1.x", "x", "--1", "99999999999999999999", "1 "] {
@@ -204,10 +216,28 @@ mod tests {
 
     #[test]
     fn broken_records_are_refused() {
-        for data in [&b"5 a=b"[..], b"6 a=b", b"9 a=b\n", b"x a=b\n", b" a=b\n", b"5 a=\n\n", b"6 =ab\n", b"00000000000000000006 a=b\n", b"4 a\n", b"3 \n", b"0 \n"] {
+        for data in [
+            &b"5 a=b"[..],
+            b"6 a=b",
+            b"9 a=b\n",
+            b"x a=b\n",
+            b" a=b\n",
+            b"5 a=\n\n",
+            b"6 =ab\n",
+            b"00000000000000000006 a=b\n",
+            b"4 a\n",
+            b"3 \n",
+            b"0 \n",
+        ] {
             assert!(Extensions::default().read(data).is_err(), "{:?}", String::from_utf8_lossy(data));
         }
-        for (key, value) in [("path", &b"a\0b"[..]), ("size", b"-1"), ("size", b"99999999999999999999"), ("GNU.sparse.numbytes", b"1"), ("SCHILY.xattr.", b"1")] {
+        for (key, value) in [
+            ("path", &b"a\0b"[..]),
+            ("size", b"-1"),
+            ("size", b"99999999999999999999"),
+            ("GNU.sparse.numbytes", b"1"),
+            ("SCHILY.xattr.", b"1"),
+        ] {
             assert!(Extensions::default().read(&rec(key, value)).is_err(), "{key}");
         }
     }

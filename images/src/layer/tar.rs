@@ -93,7 +93,9 @@ impl<R: BufRead> Archive<R> {
         let (mut long_path, mut long_link) = (None, None);
         for extensions in 0.. {
             if extensions > EXTENSIONS_PER_ENTRY_MAX {
-                return Err(TarError::Refused(format!("more than {EXTENSIONS_PER_ENTRY_MAX} extension headers before one entry")));
+                return Err(TarError::Refused(format!(
+                    "more than {EXTENSIONS_PER_ENTRY_MAX} extension headers before one entry"
+                )));
             }
             let Some(header) = self.header()? else {
                 return if extensions == 0 { Ok(None) } else { damaged("archive ends after an extension header") };
@@ -159,7 +161,12 @@ impl<R: BufRead> Archive<R> {
         if !self.block(header.as_mut_bytes())? || header.as_bytes().iter().all(|b| *b == 0) {
             return Ok(None);
         }
-        let sum: u32 = header.as_bytes().iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+        let sum: u32 = header
+            .as_bytes()
+            .iter()
+            .enumerate()
+            .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
+            .sum();
         if header.cksum().ok() != Some(sum) {
             return damaged("header checksum does not match");
         }
@@ -169,7 +176,9 @@ impl<R: BufRead> Archive<R> {
     fn extension(&mut self, header: &Header, what: &str) -> Result<Vec<u8>, TarError> {
         let size = header.entry_size().or_else(|_| damaged(format!("{what} has no valid size")))?;
         if size > EXTENSION_BYTES_MAX {
-            return Err(TarError::Refused(format!("{what} of {size} bytes, at most {EXTENSION_BYTES_MAX} are allowed")));
+            return Err(TarError::Refused(format!(
+                "{what} of {size} bytes, at most {EXTENSION_BYTES_MAX} are allowed"
+            )));
         }
         let mut data = Vec::new();
         (&mut self.inner).take(size).read_to_end(&mut data)?;
@@ -180,11 +189,22 @@ impl<R: BufRead> Archive<R> {
         Ok(data)
     }
 
-    fn member(&mut self, header: &Header, ext: Extensions, long_path: Option<Vec<u8>>, long_link: Option<Vec<u8>>) -> Result<Member, TarError> {
+    fn member(
+        &mut self,
+        header: &Header,
+        ext: Extensions,
+        long_path: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+    ) -> Result<Member, TarError> {
         let mut path = ext.path.or_else(|| long_path.map(to_nul)).unwrap_or_else(|| header.path_bytes().into_owned());
-        let link = ext.link.or_else(|| long_link.map(to_nul)).unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
+        let link = ext
+            .link
+            .or_else(|| long_link.map(to_nul))
+            .unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
         let name = || String::from_utf8_lossy(&path).into_owned();
-        let field = |what: &str, value: io::Result<u64>| value.or_else(|_| damaged(format!("{}: invalid {what} in header", name())));
+        let field = |what: &str, value: io::Result<u64>| {
+            value.or_else(|_| damaged(format!("{}: invalid {what} in header", name())))
+        };
         let stored = match ext.size {
             Some(size) => size,
             None => field("size", header.entry_size())?,
@@ -204,7 +224,13 @@ impl<R: BufRead> Archive<R> {
             EntryType::Fifo => Kind::Fifo,
             EntryType::Char => device().map(|(major, minor)| Kind::Char { major, minor })?,
             EntryType::Block => device().map(|(major, minor)| Kind::Block { major, minor })?,
-            other => return Err(TarError::Refused(format!("{}: entry type {:?} is not supported", name(), char::from(other.as_byte())))),
+            other => {
+                return Err(TarError::Refused(format!(
+                    "{}: entry type {:?} is not supported",
+                    name(),
+                    char::from(other.as_byte())
+                )));
+            }
         };
         let mode = header.mode().or_else(|_| damaged(format!("{}: invalid mode in header", name())))? & 0o7777;
         let uid = ext.uid.map_or_else(|| field("uid", header.uid()), Ok)?;
@@ -225,9 +251,14 @@ impl<R: BufRead> Archive<R> {
         let mut runs = None;
         if header.entry_type() == EntryType::GNUSparse {
             let numbers = self.old_gnu_map(header)?;
-            size = header.as_gnu().and_then(|gnu| gnu.real_size().ok()).map_or_else(|| damaged("sparse file without its real size"), Ok)?;
+            size = header
+                .as_gnu()
+                .and_then(|gnu| gnu.real_size().ok())
+                .map_or_else(|| damaged("sparse file without its real size"), Ok)?;
             runs = Some(checked_runs(&numbers, size, self.content)?);
-        } else if has_content && (ext.sparse.major > 0 || !ext.sparse.numbers.is_empty() || ext.sparse.real_size.is_some()) {
+        } else if has_content
+            && (ext.sparse.major > 0 || !ext.sparse.numbers.is_empty() || ext.sparse.real_size.is_some())
+        {
             let real = ext.sparse.real_size.map_or_else(|| damaged("sparse file without its real size"), Ok)?;
             let numbers = if ext.sparse.major > 0 { self.leading_map()? } else { ext.sparse.numbers };
             size = real;
@@ -274,7 +305,8 @@ impl<R: BufRead> Archive<R> {
         let mut numbers = Vec::new();
         while count.is_none_or(|count| (numbers.len() as u64) < 2 * count) {
             let mut line = Vec::new();
-            let read = (&mut self.inner).take(self.content.saturating_sub(taken).min(24)).read_until(b'\n', &mut line)?;
+            let read =
+                (&mut self.inner).take(self.content.saturating_sub(taken).min(24)).read_until(b'\n', &mut line)?;
             taken += read as u64;
             let number = line.strip_suffix(b"\n").and_then(super::pax::decimal);
             match (number, count) {

@@ -12,7 +12,9 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstatat, futimens, makedev, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
@@ -79,7 +81,8 @@ impl Tree {
 
     fn open_folder(&mut self, path: &Inner) -> io::Result<OwnedFd> {
         if self.resolve_beneath {
-            let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+            let resolve =
+                ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
             let how = OpenHow::new().flags(FOLDER | OFlag::O_RDONLY).resolve(resolve);
             match openat2(&*self.root, path.bytes(), how) {
                 // EPERM: a sandbox's seccomp filter that does not know the call
@@ -116,7 +119,12 @@ impl Tree {
         let fd = self.folder(&grand)?;
         match occupant_at(fd.as_fd(), name)? {
             Occupant::Dir => {}
-            Occupant::Other => return Err(io::Error::new(io::ErrorKind::NotADirectory, "a parent is no folder (a symbolic link or a file)")),
+            Occupant::Other => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotADirectory,
+                    "a parent is no folder (a symbolic link or a file)",
+                ));
+            }
             found => {
                 if found == Occupant::Whiteout {
                     unlinkat(&*fd, name, UnlinkatFlags::NoRemoveDir)?;
@@ -268,10 +276,21 @@ fn apply(fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
 }
 
 fn finish_by_name(parent: BorrowedFd<'_>, name: &[u8], attributes: &Attributes, has_mode: bool) -> io::Result<()> {
-    fchownat(parent, name, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    fchownat(
+        parent,
+        name,
+        Some(Uid::from_raw(attributes.uid)),
+        Some(Gid::from_raw(attributes.gid)),
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?;
     if has_mode {
         // Made by us a moment ago in a folder nobody else writes: no link to follow.
-        nix::sys::stat::fchmodat(parent, name, Mode::from_bits_truncate(attributes.mode), nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+        nix::sys::stat::fchmodat(
+            parent,
+            name,
+            Mode::from_bits_truncate(attributes.mode),
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )?;
     }
     if !attributes.xattrs.is_empty() {
         let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
@@ -283,14 +302,25 @@ fn finish_by_name(parent: BorrowedFd<'_>, name: &[u8], attributes: &Attributes, 
         }
     }
     let name = OsStr::from_bytes(name);
-    Ok(utimensat(parent, name, &omit_or(attributes.mtime), &omit_or(attributes.mtime), UtimensatFlags::NoFollowSymlink)?)
+    Ok(utimensat(
+        parent,
+        name,
+        &omit_or(attributes.mtime),
+        &omit_or(attributes.mtime),
+        UtimensatFlags::NoFollowSymlink,
+    )?)
 }
 
 /// A file system without `user.*` attributes, or a kind of file that cannot carry them, is no reason to refuse an image (docker and
 /// containerd do the same); a lost capability or trusted attribute is.
 fn tolerate(name: &std::ffi::CStr, done: io::Result<()>) -> io::Result<()> {
     match done {
-        Err(e) if name.to_bytes().starts_with(b"user.") && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM)) => Ok(()),
+        Err(e)
+            if name.to_bytes().starts_with(b"user.")
+                && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM)) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }

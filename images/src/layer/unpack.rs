@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::codec::Decoder;
@@ -30,8 +30,19 @@ pub struct Unpacked {
 
 /// Unpacks the layer that `input` yields into the empty folder `fs`, and its listing into `list`. `what` names the layer in errors;
 /// `progress` hears the count of transferred bytes now and then.
-pub fn unpack<R: Read>(input: R, what: &str, fs: &Path, list: File, progress: &dyn Fn(u64), cancel: &Cancel) -> Result<Unpacked, Error> {
-    let source = Hashing::new(Watched { inner: input, failure: None }, LAYER_BLOB_BYTES_MAX);
+pub fn unpack<R: Read>(
+    input: R,
+    what: &str,
+    fs: &Path,
+    list: File,
+    progress: &dyn Fn(u64),
+    cancel: &Cancel,
+) -> Result<Unpacked, Error> {
+    let mut source = Hashing::new(Watched { inner: input, failure: None }, LAYER_BLOB_BYTES_MAX);
+    if let Err(e) = source.fill_buf() {
+        let cause = source.finish().2.failure.unwrap_or(e);
+        return Err(stream_error(what, "its first bytes", cause));
+    }
     let decoder = Decoder::new(source).map_err(|e| stream_error(what, "its first bytes", e))?;
     let mut job = Job {
         what,
@@ -93,7 +104,9 @@ fn stream_error(what: &str, place: &str, e: io::Error) -> Error {
     }
     match e.downcast::<Error>() {
         Ok(own) => own,
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Error::corrupt(what, format!("{place}: the stream ends too early")),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            Error::corrupt(what, format!("{place}: the stream ends too early"))
+        }
         Err(e) => Error::corrupt(what, format!("{place}: {e}")),
     }
 }
@@ -127,7 +140,9 @@ impl<R: Read> Job<'_, R> {
                 return Err(Error::refused(self.what, format!("more than {ENTRIES_MAX} entries")));
             }
             self.pulse()?;
-            let refuse = |why: &str| Error::refused(self.what, format!("entry {:?}: {why}", String::from_utf8_lossy(&member.path)));
+            let refuse = |why: &str| {
+                Error::refused(self.what, format!("entry {:?}: {why}", String::from_utf8_lossy(&member.path)))
+            };
             let (path, action) = decide(&member).map_err(refuse)?;
             let (Ok(uid), Ok(gid)) = (u32::try_from(member.uid), u32::try_from(member.gid)) else {
                 return Err(refuse("owner does not fit in 32 bits"));
@@ -150,7 +165,9 @@ impl<R: Read> Job<'_, R> {
             self.tree.dir_mtime(&path, mtime).map_err(|e| self.entry_error(&path, e))?;
         }
         for path in &self.implicit {
-            self.tree.dir_mtime(path, Moment::default()).map_err(|e| Error::io("set the time of", self.fs.join(path.text()), e))?;
+            self.tree
+                .dir_mtime(path, Moment::default())
+                .map_err(|e| Error::io("set the time of", self.fs.join(path.text()), e))?;
         }
         Ok(())
     }
@@ -178,7 +195,13 @@ impl<R: Read> Job<'_, R> {
             Action::Whiteout => match occupant {
                 Occupant::Nothing => {
                     self.tree.make_whiteout(path).map_err(|e| fail(self, e))?;
-                    self.note(Line::Node { path: path.bytes().to_vec(), mode: libc::S_IFCHR, uid: 0, gid: 0, device: 0 })
+                    self.note(Line::Node {
+                        path: path.bytes().to_vec(),
+                        mode: libc::S_IFCHR,
+                        uid: 0,
+                        gid: 0,
+                        device: 0,
+                    })
                 }
                 Occupant::Dir => self.tree.make_opaque(path).map_err(|e| fail(self, e)),
                 Occupant::Whiteout | Occupant::Other => Ok(()),
@@ -194,7 +217,14 @@ impl<R: Read> Job<'_, R> {
                 if let Action::Hardlink(target) = &action
                     && self.tree.occupant(target).map_err(|e| fail(self, e))? != Occupant::Other
                 {
-                    return Err(Error::refused(self.what, format!("entry {:?}: hard link to {:?}, which is no file of this layer", path.text(), target.text())));
+                    return Err(Error::refused(
+                        self.what,
+                        format!(
+                            "entry {:?}: hard link to {:?}, which is no file of this layer",
+                            path.text(),
+                            target.text()
+                        ),
+                    ));
                 }
                 if occupant == Occupant::Dir {
                     self.note(Line::Gone { path: path.bytes().to_vec() })?;
@@ -240,7 +270,9 @@ impl<R: Read> Job<'_, R> {
                 self.tree.make_node(path, *kind, attributes).map_err(|e| fail(self, e))?;
                 let (format, device) = match *kind {
                     Kind::Char { major, minor } => (libc::S_IFCHR, nix::sys::stat::makedev(major.into(), minor.into())),
-                    Kind::Block { major, minor } => (libc::S_IFBLK, nix::sys::stat::makedev(major.into(), minor.into())),
+                    Kind::Block { major, minor } => {
+                        (libc::S_IFBLK, nix::sys::stat::makedev(major.into(), minor.into()))
+                    }
                     _ => (libc::S_IFIFO, 0),
                 };
                 Line::Node { path: name, mode: format | attributes.mode, uid, gid, device }
@@ -254,7 +286,10 @@ impl<R: Read> Job<'_, R> {
     fn file(&mut self, path: &Inner, member: &Member, attributes: &Attributes) -> Result<u32, Error> {
         self.file_bytes = self.file_bytes.saturating_add(member.size);
         if self.file_bytes > LAYER_TAR_BYTES_MAX {
-            return Err(Error::refused(self.what, format!("entry {:?}: more than {LAYER_TAR_BYTES_MAX} bytes of files", path.text())));
+            return Err(Error::refused(
+                self.what,
+                format!("entry {:?}: more than {LAYER_TAR_BYTES_MAX} bytes of files", path.text()),
+            ));
         }
         let mut file = self.tree.make_file(path).map_err(|e| self.entry_error(path, e))?;
         let whole = [(0, member.size)];
@@ -317,10 +352,13 @@ impl<R: Read> Job<'_, R> {
     /// An entry could not be written: symbolic links and files in the place of parents are the archive's fault, the rest the system's.
     fn entry_error(&self, path: &Inner, e: io::Error) -> Error {
         match (e.kind(), e.raw_os_error()) {
-            (io::ErrorKind::NotADirectory, _) | (_, Some(libc::ELOOP | libc::EXDEV)) => {
-                Error::refused(self.what, format!("entry {:?}: a parent is no folder (a symbolic link or a file)", path.text()))
+            (io::ErrorKind::NotADirectory, _) | (_, Some(libc::ELOOP | libc::EXDEV)) => Error::refused(
+                self.what,
+                format!("entry {:?}: a parent is no folder (a symbolic link or a file)", path.text()),
+            ),
+            (_, Some(libc::ENOSPC | libc::EDQUOT)) => {
+                Error::DiskFull { what: format!("{}: entry {:?}", self.what, path.text()) }
             }
-            (_, Some(libc::ENOSPC | libc::EDQUOT)) => Error::DiskFull { what: format!("{}: entry {:?}", self.what, path.text()) },
             _ => Error::io("write", self.fs.join(path.text()), e),
         }
     }

@@ -91,28 +91,57 @@ fn hostile_archives_are_refused_by_name() {
         (Tar::default().file("a/../../evil", b"x"), "path leads upwards"),
         (Tar::default().file("/evil", b"x"), "path is absolute"),
         (Tar::default().pax(&[("path", b"../evil")]).file("ok", b"x"), "path leads upwards"),
-        (Tar::default().entry(b'2', "out", "..", 0o777, b"").file("out/evil", b"x"), "entry \"out/evil\": a parent is no folder"),
-        (Tar::default().entry(b'2', "out", "/tmp", 0o777, b"").dir("out/evil"), "entry \"out/evil\": a parent is no folder"),
+        (
+            Tar::default().entry(b'2', "out", "..", 0o777, b"").file("out/evil", b"x"),
+            "entry \"out/evil\": a parent is no folder",
+        ),
+        (
+            Tar::default().entry(b'2', "out", "/tmp", 0o777, b"").dir("out/evil"),
+            "entry \"out/evil\": a parent is no folder",
+        ),
         (Tar::default().dir("d").entry(b'2', "d/s", ".", 0o777, b"").file("d/s/evil", b"x"), "a parent is no folder"),
         (Tar::default().file("f", b"x").file("f/evil", b"x"), "a parent is no folder"),
         (Tar::default().entry(b'1', "h", "../../etc/passwd", 0, b""), "leads upwards"),
         (Tar::default().entry(b'1', "h", "/etc/passwd", 0, b""), "absolute"),
         (Tar::default().entry(b'2', "s", "/etc", 0, b"").entry(b'1', "h", "s/passwd", 0, b""), "a parent is no folder"),
-        (Tar::default().entry(b'1', "h", "missing", 0, b""), "hard link to \"missing\", which is no file of this layer"),
+        (
+            Tar::default().entry(b'1', "h", "missing", 0, b""),
+            "hard link to \"missing\", which is no file of this layer",
+        ),
         (Tar::default().dir("d").entry(b'1', "h", "d", 0, b""), "no file of this layer"),
         (Tar::default().file(".wh.a", b"").entry(b'1', "h", "a", 0, b""), "no file of this layer"),
         (Tar::default().file(".wh.a", b"").file("a/.wh...", b""), "whiteout hides no name"),
-        (Tar::default().entry(b'x', "pax", "", 0, &long).file("a", b""), "PAX header of 1048589 bytes, at most 1048576 are allowed"),
+        (
+            Tar::default().entry(b'x', "pax", "", 0, &long).file("a", b""),
+            "PAX header of 1048589 bytes, at most 1048576 are allowed",
+        ),
         (Tar::default().entry(b'L', "l", "", 0, &long).file("a", b""), "long name of 1048589 bytes"),
         (Tar::default().entry(b'g', "g", "", 0, &long).file("a", b""), "PAX global header of"),
         (Tar::default().pax(&xattrs).file("a", b""), "more than 256 extended attributes"),
-        ((0..9).fold(Tar::default(), |t, _| t.pax(&[("comment", b"x")])).file("a", b""), "extension headers before one entry"),
+        (
+            (0..9).fold(Tar::default(), |t, _| t.pax(&[("comment", b"x")])).file("a", b""),
+            "extension headers before one entry",
+        ),
         (Tar::default().pax(&[("uid", b"4294967296")]).file("a", b""), "entry \"a\": owner does not fit in 32 bits"),
         (Tar::default().entry(b'M', "m", "", 0, b""), "entry type 'M' is not supported"),
-        (Tar::default().pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"9")]).file("s", b"1\n0\n99\n"), "sparse map is longer"),
-        (Tar::default().pax(&[("GNU.sparse.realsize", b"9"), ("GNU.sparse.map", b"5,4,0,1")]).file("s", b"abcde"), "sparse runs overlap"),
-        (Tar::default().pax(&[("GNU.sparse.realsize", b"9999999999999"), ("GNU.sparse.map", b"0,1")]).file("s", b"a"), "bytes of files"),
-        (Tar::default().pax(&[("GNU.sparse.realsize", b"9"), ("GNU.sparse.map", b"0,3")]).file("s", b"abcde"), "does not match the stored size"),
+        (
+            Tar::default().pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"9")]).file("s", b"1\n0\n99\n"),
+            "sparse map is longer",
+        ),
+        (
+            Tar::default().pax(&[("GNU.sparse.realsize", b"9"), ("GNU.sparse.map", b"5,4,0,1")]).file("s", b"abcde"),
+            "sparse runs overlap",
+        ),
+        (
+            Tar::default()
+                .pax(&[("GNU.sparse.realsize", b"9999999999999"), ("GNU.sparse.map", b"0,1")])
+                .file("s", b"a"),
+            "bytes of files",
+        ),
+        (
+            Tar::default().pax(&[("GNU.sparse.realsize", b"9"), ("GNU.sparse.map", b"0,3")]).file("s", b"abcde"),
+            "does not match the stored size",
+        ),
     ];
     for (tar, want) in table {
         let got = why(&tar.end());
@@ -157,7 +186,11 @@ fn a_failing_source_is_named_as_such() {
     impl Read for Breaks {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             match self.0.read(out)? {
-                0 => Err(io::Error::other(Error::Network { what: "GET x".into(), why: "connection reset".into(), retryable: true })),
+                0 => Err(io::Error::other(Error::Network {
+                    what: "GET x".into(),
+                    why: "connection reset".into(),
+                    retryable: true,
+                })),
                 n => Ok(n),
             }
         }
@@ -170,7 +203,14 @@ fn a_failing_source_is_named_as_such() {
         let list = File::create(dir.path().join("list")).unwrap();
         std::fs::create_dir(dir.path().join("fs")).unwrap();
         let cut = bytes.len() - 9000;
-        let done = unpack(Breaks(Cursor::new(bytes[..cut].to_vec())), "x", &dir.path().join("fs"), list, &|_| {}, &Cancel::default());
+        let done = unpack(
+            Breaks(Cursor::new(bytes[..cut].to_vec())),
+            "x",
+            &dir.path().join("fs"),
+            list,
+            &|_| {},
+            &Cancel::default(),
+        );
         assert!(matches!(done, Err(Error::Network { retryable: true, .. })));
     }
 }
@@ -199,7 +239,9 @@ fn whiteouts_take_overlayfs_form_in_any_order() {
         let path = std::ffi::CString::new(out.fs(path).to_str().unwrap()).unwrap();
         crate::sys::lgetxattr(&path, c"trusted.overlay.opaque").is_ok_and(|value| value == b"y")
     };
-    let whiteout = |path: &str| std::fs::symlink_metadata(out.fs(path)).is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0);
+    let whiteout = |path: &str| {
+        std::fs::symlink_metadata(out.fs(path)).is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
+    };
     assert!(opaque("d") && opaque("dir") && opaque("dir2"));
     assert!(!opaque("") && !opaque("deep"));
     assert!(whiteout("gone") && whiteout("deep/down/x"));
@@ -215,7 +257,13 @@ fn attributes_links_devices_and_replacements() {
     let out = run(&Tar::default()
         .dir("./")
         .dir("d")
-        .pax(&[("uid", b"3000000"), ("gid", b"5"), ("mtime", b"-1.5"), ("SCHILY.xattr.user.a", b"1\n\0"), ("SCHILY.xattr.trusted.overlay.redirect", b"/x")])
+        .pax(&[
+            ("uid", b"3000000"),
+            ("gid", b"5"),
+            ("mtime", b"-1.5"),
+            ("SCHILY.xattr.user.a", b"1\n\0"),
+            ("SCHILY.xattr.trusted.overlay.redirect", b"/x"),
+        ])
         .entry(b'0', "d/suid", "", 0o4755, b"s")
         .entry(b'1', "d/link", "d/suid", 0o600, b"")
         .entry(b'2', "d/sym", "../../nowhere", 0o777, b"")
@@ -266,9 +314,20 @@ fn sparse_files_in_every_format() {
     ];
     let archives = [
         Tar::default().pax(&v00).file("s", b"datatail"),
-        Tar::default().pax(&[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", b"1000,4,1504,4"), ("GNU.sparse.name", b"s")]).file("x", b"datatail"),
         Tar::default()
-            .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"s"), ("GNU.sparse.realsize", size.as_bytes())])
+            .pax(&[
+                ("GNU.sparse.size", size.as_bytes()),
+                ("GNU.sparse.map", b"1000,4,1504,4"),
+                ("GNU.sparse.name", b"s"),
+            ])
+            .file("x", b"datatail"),
+        Tar::default()
+            .pax(&[
+                ("GNU.sparse.major", b"1"),
+                ("GNU.sparse.minor", b"0"),
+                ("GNU.sparse.name", b"s"),
+                ("GNU.sparse.realsize", size.as_bytes()),
+            ])
             .file("GNUSparseFile.1/s", &v10),
     ];
     for archive in archives {
@@ -281,7 +340,8 @@ fn sparse_files_in_every_format() {
 
 #[test]
 fn the_listing_knows_every_path() {
-    let out = run(&Tar::default().dir("d").file("d/a", b"hello").entry(b'1', "h", "d/a", 0, b"").file(".wh.w", b"").end());
+    let out =
+        run(&Tar::default().dir("d").file("d/a", b"hello").entry(b'1', "h", "d/a", 0, b"").file(".wh.w", b"").end());
     out.done.as_ref().unwrap();
     let mut lines = Vec::new();
     listing::read(File::open(out.dir.path().join("list")).unwrap(), |line| lines.push(line)).unwrap();
@@ -302,7 +362,9 @@ fn a_kernel_without_openat2_is_as_strict() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(dir.path().join("fs/d")).unwrap();
     std::os::unix::fs::symlink("..", dir.path().join("fs/d/up")).unwrap();
-    for mut tree in [Tree::open(&dir.path().join("fs")).unwrap(), Tree::open_old_kernel(&dir.path().join("fs")).unwrap()] {
+    for mut tree in
+        [Tree::open(&dir.path().join("fs")).unwrap(), Tree::open_old_kernel(&dir.path().join("fs")).unwrap()]
+    {
         let path = |text: &str| Inner::new(text.as_bytes()).unwrap();
         assert!(tree.make_file(&path("d/up/x")).is_err());
         assert!(tree.make_file(&path("d/up/d/x")).is_err());

@@ -1,0 +1,177 @@
+//! Finds damage without a network: documents by their digest, layers by their listing.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use super::record::LayerRecord;
+use super::{Inner, names};
+use crate::digest::Hasher;
+use crate::layer::listing::{self, Line};
+use crate::limits::STAGE_BUFFER_BYTES;
+use crate::{Cancel, Digest, Error, Observer, Progress};
+
+/// Findings per layer that are listed; beyond it the layer is lost anyway.
+const FINDINGS_MAX: usize = 20;
+
+/// What `verify` found wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// `image REF`, `layer sha256:…`, `blob sha256:…`.
+    pub what: String,
+    pub why: String,
+}
+
+pub(super) fn verify(inner: &Inner, observer: &dyn Observer, cancel: &Cancel) -> Result<Vec<Damage>, Error> {
+    let mut damage = Vec::new();
+    let dir = inner.layout.dir("blobs");
+    for name in names(&dir)? {
+        cancel.check()?;
+        let what = format!("blob sha256:{name}");
+        match hash(&dir.join(&name), cancel) {
+            Ok(digest) if digest.hex() == name => {}
+            Ok(_) => damage.push(Damage { what, why: "its bytes have another digest".to_owned() }),
+            Err(Error::Cancelled) => return Err(Error::Cancelled),
+            Err(e) => damage.push(Damage { what, why: e.to_string() }),
+        }
+    }
+    for (index, record) in inner.layer_records()?.iter().enumerate() {
+        for why in layer(inner, record, cancel)? {
+            damage.push(Damage { what: format!("layer {}", record.diff_id), why });
+        }
+        observer.event(Progress::Extracted { index, diff_id: record.diff_id, bytes: record.file_bytes });
+    }
+    for record in inner.image_records()? {
+        let what = || format!("image {}", record.reference);
+        match inner.image(&record) {
+            Ok(Some(_)) => {}
+            Ok(None) => damage.push(Damage { what: what(), why: "a layer or its configuration is missing".to_owned() }),
+            Err(e) => damage.push(Damage { what: what(), why: e.to_string() }),
+        }
+    }
+    Ok(damage)
+}
+
+fn hash(path: &Path, cancel: &Cancel) -> Result<Digest, Error> {
+    let mut hasher = Hasher::default();
+    read_through(path, cancel, |bytes| hasher.update(bytes))?;
+    Ok(hasher.digest())
+}
+
+fn read_through(path: &Path, cancel: &Cancel, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+    let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    let mut buffer = vec![0; STAGE_BUFFER_BYTES];
+    loop {
+        cancel.check()?;
+        match file.read(&mut buffer).map_err(|e| Error::io("read", path, e))? {
+            0 => return Ok(()),
+            n => each(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+/// What differs between a layer's folder and its listing.
+fn layer(inner: &Inner, record: &LayerRecord, cancel: &Cancel) -> Result<Vec<String>, Error> {
+    let dir = inner.layout.layer(&record.diff_id);
+    let mut lines: BTreeMap<Vec<u8>, Line> = BTreeMap::new();
+    let list = match File::open(dir.join("list")) {
+        Ok(list) => list,
+        Err(e) => return Ok(vec![format!("its listing cannot be read: {e}")]),
+    };
+    let listed = listing::read(list, |line| match line {
+        Line::Gone { path } => lines.retain(|known, _| {
+            known != &path && !known.strip_prefix(path.as_slice()).is_some_and(|rest| rest.first() == Some(&b'/'))
+        }),
+        line => drop(lines.insert(line.path().to_vec(), line)),
+    });
+    if let Err(e) = listed {
+        return Ok(vec![format!("its listing is damaged: {e}")]);
+    }
+    let fs = dir.join("fs");
+    let mut findings = Vec::new();
+    for (path, line) in &lines {
+        cancel.check()?;
+        if let Some(why) = differs(&fs, line, cancel)? {
+            findings.push(format!("{}: {why}", String::from_utf8_lossy(path)));
+        }
+        if findings.len() >= FINDINGS_MAX {
+            findings.push("and more".to_owned());
+            return Ok(findings);
+        }
+    }
+    unknown(&fs, &lines, &mut findings)?;
+    Ok(findings)
+}
+
+fn at(fs: &Path, path: &[u8]) -> std::path::PathBuf {
+    if path.is_empty() { fs.to_owned() } else { fs.join(std::ffi::OsStr::from_bytes(path)) }
+}
+
+fn differs(fs: &Path, line: &Line, cancel: &Cancel) -> Result<Option<String>, Error> {
+    let path = at(fs, line.path());
+    let meta = match path.symlink_metadata() {
+        Ok(meta) => meta,
+        Err(e) => return Ok(Some(e.to_string())),
+    };
+    let owner = |mode: u32, uid: u32, gid: u32| (meta.mode(), meta.uid(), meta.gid()) != (mode, uid, gid);
+    Ok(match line {
+        Line::File { mode, uid, gid, size, crc32, .. } => {
+            if owner(*mode, *uid, *gid) {
+                Some("mode or owner changed".to_owned())
+            } else if meta.len() != *size {
+                Some(format!("{} bytes, should be {size}", meta.len()))
+            } else {
+                let mut crc = crc32fast::Hasher::new();
+                match read_through(&path, cancel, |bytes| crc.update(bytes)) {
+                    Ok(()) => (crc.finalize() != *crc32).then(|| "content changed".to_owned()),
+                    Err(Error::Cancelled) => return Err(Error::Cancelled),
+                    Err(e) => Some(e.to_string()),
+                }
+            }
+        }
+        Line::Node { mode, uid, gid, device, .. } => {
+            let is_device = meta.file_type().is_char_device() || meta.file_type().is_block_device();
+            (owner(*mode, *uid, *gid) || (is_device && meta.rdev() != *device))
+                .then(|| "kind, mode or owner changed".to_owned())
+        }
+        Line::Symlink { uid, gid, target, .. } => {
+            let same = std::fs::read_link(&path).is_ok_and(|found| found.as_os_str().as_bytes() == target.as_slice());
+            (!same || meta.uid() != *uid || meta.gid() != *gid).then(|| "target or owner changed".to_owned())
+        }
+        Line::Hardlink { target, .. } => {
+            let same = at(fs, target).symlink_metadata().is_ok_and(|other| other.ino() == meta.ino());
+            // The target may have been replaced later in the archive; then this name is the only one left, which is right.
+            (!same && meta.nlink() > 1).then(|| "no longer the same file as its hard link".to_owned())
+        }
+        Line::Gone { .. } => None,
+    })
+}
+
+/// Files nobody listed.
+fn unknown(fs: &Path, lines: &BTreeMap<Vec<u8>, Line>, findings: &mut Vec<String>) -> Result<(), Error> {
+    let mut todo = vec![Vec::new()];
+    while let Some(folder) = todo.pop() {
+        let path = at(fs, &folder);
+        let Ok(entries) = std::fs::read_dir(&path) else { continue };
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io("read", &path, e))?;
+            let mut name = folder.clone();
+            if !name.is_empty() {
+                name.push(b'/');
+            }
+            name.extend_from_slice(entry.file_name().as_bytes());
+            if !lines.contains_key(&name) {
+                findings.push(format!("{}: not part of the layer", String::from_utf8_lossy(&name)));
+                if findings.len() > FINDINGS_MAX {
+                    return Ok(());
+                }
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                todo.push(name);
+            }
+        }
+    }
+    Ok(())
+}
