@@ -34,6 +34,7 @@ pub mod dns;
 pub mod events;
 mod inotify;
 mod instance;
+mod join;
 mod logger;
 pub mod keeper;
 pub mod net;

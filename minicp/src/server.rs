@@ -48,6 +48,8 @@ struct Running {
     authority: Rc<Authority>,
     admin: Identity,
     stop: watch::Sender<bool>,
+    /// Scheduler and controllers, until the server stops.
+    controllers: RefCell<Option<crate::controllers::Running>>,
 }
 
 impl Server {
@@ -94,9 +96,10 @@ impl Server {
             watches: Cell::new(0),
         });
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
-        tokio::task::spawn_local(pki::signer::run(client.clone(), authority.clone()));
+        let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
         let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
-        Ok(Server(Rc::new(Running { app, url, authority, admin, stop })))
+        Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))
     }
     /// `https://ADDRESS:PORT`
     pub fn url(&self) -> String {
@@ -129,6 +132,7 @@ impl Server {
     }
     /// Ends watches and connections, waits for the disk. All clones are stopped with it.
     pub async fn stop(self) {
+        drop(self.0.controllers.borrow_mut().take());
         let _ = self.0.stop.send(true);
         self.0.app.api.store.close().await;
     }

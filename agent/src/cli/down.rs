@@ -95,7 +95,7 @@ fn take(instance: &Instance) -> Result<crate::instance::Lock, String> {
 /// Ends all containers and the keeper, and removes everything the instance made outside its data; the caller holds the lock. Gives
 /// back how many containers ran.
 pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize, String> {
-    let (cgroup_parent, cluster_cidr) = instance.recall();
+    let cgroup_parent = instance.recall();
     let mut uids = std::collections::BTreeSet::new();
     let mut count = 0;
     match Keeper::find(RunDir::new(&instance.run)).await {
@@ -119,7 +119,7 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     }
     for uid in uids.iter().filter_map(|uid| crate::pods::model::PodUid::new(uid)) {
         let group = crate::pods::spec::pod_cgroup(&cgroup_parent, uid.as_str());
-        mote_runtime::cgroup::remove(&group).map_err(|e| e.to_string())?;
+        mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string())?;
         crate::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
     }
     remove_empty_group(&cgroup_parent);
@@ -127,13 +127,8 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     if let Err(error) = proxy::teardown(instance.tag) {
         wrong.push(error.to_string());
     }
-    match cluster_cidr.parse() {
-        Ok(cidr) => {
-            if let Err(error) = net::teardown(instance.tag, cidr) {
-                wrong.push(error.to_string());
-            }
-        }
-        Err(error) => wrong.push(format!("{error}")),
+    if let Err(error) = net::teardown(instance.tag) {
+        wrong.push(error.to_string());
     }
     for name in ["pods", "containers", "logs"] {
         crate::pods::dirs::remove_tree(&instance.data.join(name)).map_err(|e| e.to_string())?;

@@ -84,18 +84,11 @@ impl Options {
             }
         }
         mote_api::meta::dns_subdomain(&options.node_name).map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
-        if !sane_group(&options.cgroup_parent) {
+        if !super::sane_group(&options.cgroup_parent) {
             return Err(Stop::Usage(format!("--cgroup-parent {:?}: not a relative path of a control group", options.cgroup_parent)));
         }
         Ok(options)
     }
-}
-
-/// A control group below the root that cannot lead anywhere else.
-pub(super) fn sane_group(group: &str) -> bool {
-    !group.is_empty() && group.len() <= 200 && group.split('/').all(|part| {
-        !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    })
 }
 
 /// Runs until it is told to end.
@@ -123,6 +116,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
     for file in options.kubeconfig.iter().chain([&kubeconfig]) {
         write_secret(file, &server.admin_kubeconfig())?;
     }
+    write_secret(&instance.data.join("join-token"), &format!("{}\n", server.join_token()))?;
     let dial = {
         let (server, user) = (server.clone(), minicp::UserInfo::node(&options.node_name));
         Connector::Memory(Rc::new(move || server.connect(user.clone())))
@@ -232,14 +226,3 @@ async fn remove_demo(running: &Running, admin: &Client) {
     let _ = tokio::time::timeout(Duration::from_secs(5), gone).await;
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_stay_below_the_root() {
-        for (group, sane) in [("mote", true), ("a/b.c", true), ("", false), ("/a", false), ("..", false), ("a/../b", false), ("a b", false)] {
-            assert_eq!(sane_group(group), sane, "{group}");
-        }
-    }
-}

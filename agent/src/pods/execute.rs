@@ -537,7 +537,7 @@ async fn remove_all(agent: &Rc<Agent>, pod: &Rc<Pod>, memory: &mut Memory) {
     let group = spec::pod_cgroup(&agent.config.cgroup_parent, pod.uid.as_str());
     let removed = tokio::task::spawn_blocking(move || {
         let volumes = volumes::remove(&roots, &uid).and_then(|()| super::dirs::remove_tree(&logs));
-        let group = mote_runtime::cgroup::remove(&group).map_err(|e| e.to_string());
+        let group = mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string());
         (volumes, group)
     });
     match removed.await {

@@ -114,7 +114,7 @@ pub(crate) fn change(batch: &mut Batch, config: &ProxyConfig, change: &Change<'_
             add_endpoints(batch, name, chain, &[]);
             fill(batch, config, name, chain);
         }
-        Change::ChangeChain { name, old, new } => {
+        Change::RefillChain { name, old, new } => {
             batch.flush_chain(name);
             // Endpoints that stay keep their clients, unless those are to be remembered for another time.
             let (keep_old, keep_new): (&[_], &[_]) =

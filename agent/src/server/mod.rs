@@ -2,6 +2,7 @@
 //! process, or over TLS to a client certificate of the cluster's CA.
 
 pub mod logs;
+pub(crate) mod tls;
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -12,7 +12,7 @@ use super::discovery::groups;
 /// skip their own validation.
 pub(super) fn v2() -> Answer {
     const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.0\x42\x00";
-    answer::bytes(200, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", DOCUMENT)
+    answer::bytes(200, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", DOCUMENT)
 }
 
 fn path_of(group: &str, version: &str) -> String {
