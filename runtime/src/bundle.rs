@@ -229,9 +229,18 @@ fn resources(value: &Value) -> Resources {
         pids_max: at("pids", "limit").filter(|n| *n != 0).map(|n| u64::try_from(n).unwrap_or(u64::MAX)),
         cpuset_cpus: optional(cpu, "cpus").filter(|c| !c.is_empty()),
         cpuset_mems: optional(cpu, "mems").filter(|c| !c.is_empty()),
-        devices: list(value, "devices").map(device_rule).collect(),
+        devices: device_rules(value),
         unified: pairs(value, "unified"),
     }
+}
+
+/// The file's rules, then the nodes no container can do without: runc adds the same.
+fn device_rules(value: &Value) -> Vec<DeviceRule> {
+    let mut rules: Vec<DeviceRule> = list(value, "devices").map(device_rule).collect();
+    if !rules.is_empty() {
+        rules.extend(crate::container::defaults::device_rules().into_iter().filter(|r| r.allow));
+    }
+    rules
 }
 
 fn device_rule(rule: &Value) -> DeviceRule {
@@ -304,6 +313,7 @@ mod tests {
         assert_eq!(c.mounts[0].source, "/b/data");
         assert_eq!(c.cgroup.path, "c1");
         let r = c.cgroup.resources;
+        assert!(r.devices.is_empty(), "no rules asked for, none made up");
         assert_eq!(
             (r.memory_max, r.memory_swap_max, r.pids_max, r.cpu_quota_us),
             (Some(1024), None, Some(u64::MAX), Some(5))

@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod check;
 pub mod container;
 mod identity;
 pub mod keeper;

@@ -283,3 +283,10 @@ pub(crate) fn reap_one() -> Option<(i32, i32)> {
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     (pid > 0).then_some((pid, status))
 }
+
+/// Whether clone3 is there and allowed, without cloning: a size of zero is refused as EINVAL by a kernel that knows the call.
+pub(crate) fn clone3_exists() -> bool {
+    // SAFETY: a null pointer of size 0, which the kernel refuses before it reads anything.
+    let result = check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0usize) });
+    result == Err(Errno::EINVAL)
+}

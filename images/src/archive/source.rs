@@ -16,14 +16,14 @@ use crate::store::layers::Work;
 use crate::{Error, digest};
 
 /// Where named files come from.
-pub enum Source {
+pub(super) enum Source {
     Folder(PathBuf),
     Tar { file: Arc<File>, index: BTreeMap<String, (u64, u64)>, _inflated: Option<Work> },
 }
 
 impl Source {
     /// A folder, or a tar file, compressed or not (a compressed one is inflated into the store's tmp first).
-    pub fn open(inner: &Inner, path: &Path) -> Result<Source, Error> {
+    pub(super) fn open(inner: &Inner, path: &Path) -> Result<Source, Error> {
         let meta = path.metadata().map_err(|e| Error::io("open", path, e))?;
         if meta.is_dir() {
             return Ok(Source::Folder(path.to_owned()));
@@ -48,7 +48,7 @@ impl Source {
     }
 
     /// A file of this name; `None` if there is none.
-    pub fn file(&self, name: &str) -> Result<Option<Section>, Error> {
+    pub(super) fn file(&self, name: &str) -> Result<Option<Section>, Error> {
         let inner = InnerPath::new(name.as_bytes()).map_err(|why| Error::refused(name, why))?;
         match self {
             Source::Folder(dir) => {
@@ -69,7 +69,7 @@ impl Source {
     }
 
     /// A small file as a whole.
-    pub fn document(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn document(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some(section) = self.file(name)? else { return Ok(None) };
         if section.left > DOCUMENT_BYTES_MAX {
             return Err(Error::refused(
@@ -104,7 +104,7 @@ fn index(file: &File, path: &Path) -> Result<BTreeMap<String, (u64, u64)>, Error
 
 /// A stretch of a file.
 #[derive(Clone)]
-pub struct Section {
+pub(super) struct Section {
     file: Arc<File>,
     at: u64,
     left: u64,
@@ -112,12 +112,12 @@ pub struct Section {
 
 impl Section {
     /// Bytes still to come.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.left
     }
 
     /// The digest of all of it.
-    pub fn digest(&self) -> io::Result<digest::Digest> {
+    pub(super) fn digest(&self) -> io::Result<digest::Digest> {
         let mut reader = crate::layer::hashing::Hashing::new(self.clone(), u64::MAX);
         reader.drain()?;
         Ok(reader.finish().0.digest())

@@ -330,7 +330,7 @@ impl<R: BufRead> Archive<R> {
 
 /// Runs in order, within the file, and as long in all as what is stored.
 fn checked_runs(numbers: &[u64], size: u64, stored: u64) -> Result<Vec<(u64, u64)>, TarError> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return damaged("odd sparse map");
     }
     let (mut at, mut total) = (0u64, 0u64);

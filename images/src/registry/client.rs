@@ -240,8 +240,7 @@ impl Client {
     /// One exchange. A registry on loopback that answers nonsense to plain HTTP is asked by HTTPS, unless plain HTTP was configured.
     fn send(&self, request: &Request<'_>, url: &Url, headers: &[(&str, String)]) -> Result<Response, Error> {
         let done = self.http.send(request.method, url, headers, &request.payload);
-        let may_be_tls =
-            !url.https && is_loopback(&url.authority) && !self.plain_http.iter().any(|host| *host == url.authority);
+        let may_be_tls = !url.https && is_loopback(&url.authority) && !self.plain_http.contains(&url.authority);
         let is_nonsense = match &done {
             Ok(response) => {
                 response.status().as_u16() == 400 && header(response, "docker-distribution-api-version").is_none()

@@ -29,7 +29,7 @@ pub type Open<'a> = dyn Fn() -> Result<Box<dyn Read + 'a>, Error> + 'a;
 impl Inner {
     /// The record of a layer that is here and whole. One that was written in an earlier boot and never settled counts as absent: a
     /// power cut may have taken parts of it.
-    pub fn layer_record(&self, diff_id: &DiffId) -> Result<Option<LayerRecord>, Error> {
+    pub(crate) fn layer_record(&self, diff_id: &DiffId) -> Result<Option<LayerRecord>, Error> {
         let path = self.layout.layer(diff_id).join("record");
         let Some(bytes) = read_bounded(&path, RECORD_BYTES_MAX)? else { return Ok(None) };
         match record::decode::<LayerRecord>(&bytes) {
@@ -46,7 +46,7 @@ impl Inner {
     }
 
     /// Makes a layer be here. `open` is called once, and only if it is not.
-    pub fn take_in<'a>(
+    pub(crate) fn take_in<'a>(
         &self,
         diff_id: &DiffId,
         want: &Descriptor,
@@ -103,7 +103,7 @@ impl Inner {
     }
 
     /// Writes the record and moves the finished folder to its place.
-    pub fn place(&self, work: &Path, record: &LayerRecord, durable: bool) -> Result<(), Error> {
+    pub(crate) fn place(&self, work: &Path, record: &LayerRecord, durable: bool) -> Result<(), Error> {
         let target = self.layout.layer(&record.diff_id);
         let bytes = record::encode(record).map_err(|why| Error::corrupt(format!("layer {}", record.diff_id), why))?;
         let file = work.join("record");
@@ -134,7 +134,7 @@ impl Inner {
     }
 
     /// Waits for the disk once and notes it in every layer that was written without.
-    pub fn settle(&self) -> Result<(), Error> {
+    pub(crate) fn settle(&self) -> Result<(), Error> {
         let mut volatile = Vec::new();
         for record in self.layer_records()? {
             if !record.volatile_since.is_empty() && record.volatile_since == self.boot {
@@ -157,7 +157,7 @@ impl Inner {
     }
 
     /// Every readable layer record.
-    pub fn layer_records(&self) -> Result<Vec<LayerRecord>, Error> {
+    pub(crate) fn layer_records(&self) -> Result<Vec<LayerRecord>, Error> {
         let dir = self.layout.dir("layers");
         let mut found = Vec::new();
         for name in super::names(&dir)? {
@@ -186,7 +186,7 @@ impl Inner {
     }
 
     /// Moves a folder out of sight, then deletes it: a crash in between leaves only something in tmp.
-    pub fn discard(&self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn discard(&self, path: &Path) -> Result<(), Error> {
         let work = Work(self.layout.fresh()?);
         let aside = work.0.join("gone");
         std::fs::rename(path, &aside).map_err(|e| Error::io("rename", path, e))?;

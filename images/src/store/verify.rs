@@ -83,7 +83,7 @@ fn layer(inner: &Inner, record: &LayerRecord, cancel: &Cancel) -> Result<Vec<Str
     };
     let listed = listing::read(list, |line| match line {
         Line::Gone { path } => lines.retain(|known, _| {
-            known != &path && !known.strip_prefix(path.as_slice()).is_some_and(|rest| rest.first() == Some(&b'/'))
+            known != &path && known.strip_prefix(path.as_slice()).is_none_or(|rest| rest.first() != Some(&b'/'))
         }),
         line => drop(lines.insert(line.path().to_vec(), line)),
     });

@@ -15,7 +15,7 @@ pub mod deployment;
 pub mod endpoints;
 pub mod events;
 pub mod frame;
-//TODO pub mod gc;
+pub mod gc;
 //TODO pub mod job;
 pub mod namespace;
 pub mod node;
@@ -26,8 +26,8 @@ pub mod seam;
 pub mod view;
 pub mod world;
 
-//TODO #[cfg(test)]
-//TODO mod sim;
+#[cfg(test)]
+mod sim;
 
 use crate::api::client::Client;
 use crate::config::{Cidr, Config};
@@ -122,7 +122,7 @@ pub fn spawn(api: Rc<dyn Api>, settings: Settings) -> Running {
     //TODO job::spawn(&cx, &mut tasks);
     //TODO cron::spawn(&cx, &mut tasks);
     pods::spawn(&cx, &mut tasks);
-    //TODO gc::spawn(&cx, &mut tasks);
+    gc::spawn(&cx, &mut tasks);
     crate::scheduler::spawn(&cx, &mut tasks);
     for (res, name) in RESOURCES {
         tasks.spawn_local(reflect(api.clone(), name.into(), Rc::new(Feed { world: world.clone(), res })));

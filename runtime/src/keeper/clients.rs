@@ -102,7 +102,7 @@ impl Clients {
     }
 
     pub(crate) fn sweep(&mut self) {
-        self.all.retain(|c| !c.dead && !(c.closing && c.unsent.is_empty()));
+        self.all.retain(|c| !(c.dead || c.closing && c.unsent.is_empty()));
     }
 }
 

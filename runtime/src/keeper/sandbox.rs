@@ -18,7 +18,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-const KINDS: [(&str, CloneFlags, fn(&Sandbox) -> bool); 4] = [
+/// File name, clone flag, whether a sandbox asks for it.
+type Kind = (&'static str, CloneFlags, fn(&Sandbox) -> bool);
+
+const KINDS: [Kind; 4] = [
     ("net", CloneFlags::CLONE_NEWNET, |s| s.net),
     ("ipc", CloneFlags::CLONE_NEWIPC, |s| s.ipc),
     ("uts", CloneFlags::CLONE_NEWUTS, |s| s.uts),
