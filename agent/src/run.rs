@@ -89,7 +89,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
             opened(cidr);
         }
         (None, None) => {
-            let cidr = Cidr::new(start.cluster_cidr.base(), start.cluster_cidr.len().max(24));
+            let cidr = Cidr::new(start.cluster_cidr.base(), start.cluster_cidr.prefix_len().max(24));
             node::open_network(&agent, &settings, cidr)?;
             opened(cidr);
         }
