@@ -16,7 +16,7 @@ fn manifests_that_are_wrong_are_refused_with_the_place() {
         assert!(said.contains(part), "expected {part:?} in {said:?} for\n{input}");
     };
     let good = shell("good", &registry, "true");
-    refuse("{not yaml", "yaml");
+    refuse("{not yaml", "error parsing");
     refuse(&good.replace("kind: Pod", "kind: Pot"), "no matches for kind \"Pot\"");
     refuse(&good.replace("    image:", "    imagee:"), "unknown field \"spec.containers[0].imagee\"");
     refuse(&good.replace("name: good\n", "name: Not_A_Label\n"), "RFC 1123");

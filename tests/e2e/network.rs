@@ -21,9 +21,10 @@ fn every_pod_has_its_own_address_and_reaches_the_others_and_the_host() {
     let script = format!("wget -q -T 5 -O - http://{}:8080/ && ip -4 -o addr | wc -l; {IDLE}", pod_ip(&b));
     node.kubectl().apply(&shell("client", &registry, &script));
     node.wait_pod_ready("client", 20);
-    let said = crate::harness::until("the client pod's answer", 10, || {
-        let text = node.kubectl().ok(&["logs", "client"]);
-        text.contains('2').then_some(text)
+    let mut said = String::new();
+    crate::harness::eventually(15, || {
+        said = node.kubectl().ok(&["logs", "client"]);
+        (said.lines().count() == 2).then_some(())
     });
     assert_eq!(said, "<h1>busybox</h1>\n2\n", "pod to pod, then its links: lo and eth0");
 }
