@@ -63,7 +63,10 @@ impl Instance {
         let file = file.map_err(|e| Err(format!("open {}: {e}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+                let written = file
+                    .set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| writeln!(file, "{}", std::process::id()));
                 written.map_err(|e| Err(format!("write {}: {e}", path.display())))?;
                 Ok(Lock { _file: file })
             }

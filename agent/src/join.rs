@@ -61,8 +61,12 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let matches = |cert: &&CertificateDer<'_>| ring::digest::digest(&ring::digest::SHA256, cert).as_ref() == self.pin;
-        let root = intermediates.iter().find(matches).ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let matches =
+            |cert: &&CertificateDer<'_>| ring::digest::digest(&ring::digest::SHA256, cert).as_ref() == self.pin;
+        let root = intermediates
+            .iter()
+            .find(matches)
+            .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
@@ -73,11 +77,21 @@ impl ServerCertVerifier for Pinned {
         Ok(verified)
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
@@ -121,11 +135,18 @@ impl Files {
 }
 
 /// The way to the server with this node's certificate; joins first if it has none.
-pub(crate) async fn connector(data: &Path, server: &str, token: Option<&Token>, node_name: &str, node_ip: &str) -> Result<Connector, String> {
+pub(crate) async fn connector(
+    data: &Path,
+    server: &str,
+    token: Option<&Token>,
+    node_name: &str,
+    node_ip: &str,
+) -> Result<Connector, String> {
     let endpoint = Endpoint::parse(server)?;
     let files = Files::new(data);
     if files.identity("client").is_err() || files.identity("kubelet").is_err() || files.ca().is_err() {
-        let token = token.ok_or("this node has not joined yet: --token is needed (`mote token` on the server prints it)")?;
+        let token =
+            token.ok_or("this node has not joined yet: --token is needed (`mote token` on the server prints it)")?;
         join(&files, &endpoint, token, node_name, node_ip).await?;
     }
     let config = TlsParts { ca: files.ca()?, identity: Some(files.identity("client")?) }.config()?;
@@ -141,12 +162,22 @@ async fn join(files: &Files, endpoint: &Endpoint, token: &Token, node_name: &str
         .dangerous()
         .with_custom_certificate_verifier(pinned.clone())
         .with_no_client_auth();
-    let client = Client::new(Connector::Tls { endpoint: endpoint.clone(), config: Arc::new(config), bearer: Some(token.bearer.clone()) });
+    let client = Client::new(Connector::Tls {
+        endpoint: endpoint.clone(),
+        config: Arc::new(config),
+        bearer: Some(token.bearer.clone()),
+    });
     std::fs::create_dir_all(&files.folder).map_err(|e| format!("make folder {}: {e}", files.folder.display()))?;
-    sign(&client, files, "client", "kubernetes.io/kube-apiserver-client-kubelet", node_name, &[], "client auth").await?;
+    sign(&client, files, "client", "kubernetes.io/kube-apiserver-client-kubelet", node_name, &[], "client auth")
+        .await?;
     let names = [node_name.to_owned(), node_ip.to_owned()];
     sign(&client, files, "kubelet", "kubernetes.io/kubelet-serving", node_name, &names, "server auth").await?;
-    let ca = pinned.found.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or("the server showed no CA certificate")?;
+    let ca = pinned
+        .found
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+        .ok_or("the server showed no CA certificate")?;
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     let text = STANDARD.encode(&ca);
     for line in text.as_bytes().chunks(64) {
@@ -158,7 +189,15 @@ async fn join(files: &Files, endpoint: &Endpoint, token: &Token, node_name: &str
 }
 
 /// Makes a key, asks for a certificate and waits until it is signed.
-async fn sign(client: &Client, files: &Files, name: &str, signer: &str, node_name: &str, sans: &[String], usage: &str) -> Result<(), String> {
+async fn sign(
+    client: &Client,
+    files: &Files,
+    name: &str,
+    signer: &str,
+    node_name: &str,
+    sans: &[String],
+    usage: &str,
+) -> Result<(), String> {
     let failed = |e: rcgen::Error| format!("make certificate request: {e}");
     let key = rcgen::KeyPair::generate().map_err(failed)?;
     let mut params = rcgen::CertificateParams::new(sans.to_vec()).map_err(failed)?;
@@ -181,7 +220,9 @@ async fn sign(client: &Client, files: &Files, name: &str, signer: &str, node_nam
             write_secret(&files.path(&format!("{name}.key")), &key.serialize_pem())?;
             return write_secret(&files.path(&format!("{name}.crt")), &String::from_utf8_lossy(&pem));
         }
-        let refused = list_at(&csr, &["status", "conditions"]).iter().find(|c| matches!(str_at(c, &["type"]), "Denied" | "Failed"));
+        let refused = list_at(&csr, &["status", "conditions"])
+            .iter()
+            .find(|c| matches!(str_at(c, &["type"]), "Denied" | "Failed"));
         if let Some(refused) = refused {
             return Err(format!("the server refused the certificate: {}", str_at(refused, &["message"])));
         }
@@ -199,8 +240,16 @@ mod tests {
     #[test]
     fn tokens() {
         let pin = "ab".repeat(32);
-        assert!(format!("abcdef.0123456789abcdef@sha256:{pin}").parse::<Token>().is_ok_and(|token| token.pin == [0xab; 32]));
-        for bad in ["", "abcdef.0123456789abcdef", "a.b@sha256:abcd", &format!("nodot@sha256:{pin}"), &format!("a.b@sha256:{}", "zz".repeat(32))] {
+        assert!(
+            format!("abcdef.0123456789abcdef@sha256:{pin}").parse::<Token>().is_ok_and(|token| token.pin == [0xab; 32])
+        );
+        for bad in [
+            "",
+            "abcdef.0123456789abcdef",
+            "a.b@sha256:abcd",
+            &format!("nodot@sha256:{pin}"),
+            &format!("a.b@sha256:{}", "zz".repeat(32)),
+        ] {
             assert!(bad.parse::<Token>().is_err(), "{bad}");
         }
     }

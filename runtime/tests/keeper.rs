@@ -9,7 +9,7 @@ use mote_runtime::container::{
 };
 use mote_runtime::keeper::protocol::*;
 use mote_runtime::keeper::{self, Client, RunDir};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 struct Node {
@@ -19,7 +19,10 @@ struct Node {
     client: Client,
 }
 
-const EXE: &str = env!("CARGO_BIN_EXE_mote-oci");
+/// `KEEPER_EXE` lets a release build be judged.
+fn exe() -> PathBuf {
+    std::env::var_os("KEEPER_EXE").map_or_else(|| env!("CARGO_BIN_EXE_mote-oci").into(), PathBuf::from)
+}
 const WAIT: Duration = Duration::from_secs(20);
 
 impl Node {
@@ -34,7 +37,7 @@ impl Node {
             std::os::unix::fs::symlink("busybox", image.join(applet)).unwrap();
         }
         let run = RunDir::new(dir.path().join("run"));
-        keeper::spawn(Path::new(EXE), run.path()).unwrap();
+        keeper::spawn(&exe(), run.path()).unwrap();
         let mut client = Client::connect(run.path()).unwrap();
         client.call(Request::Hello { events: true }).unwrap();
         let cgroup = format!("rt-keeper-{}-{name}", std::process::id());
@@ -125,7 +128,7 @@ impl Node {
         while keeper::hello(self.run.path()).is_ok() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert_ne!(keeper::spawn(Path::new(EXE), self.run.path()).unwrap(), pid);
+        assert_ne!(keeper::spawn(&exe(), self.run.path()).unwrap(), pid);
         self.client = Client::connect(self.run.path()).unwrap();
         self.client.call(Request::Hello { events: true }).unwrap();
     }
@@ -172,6 +175,44 @@ fn a_container_runs_logs_and_ends() {
     assert!(cgroup::stats(&Layout::discover(), &format!("{}/c1", node.cgroup)).is_err());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(node.dir.path().to_str().unwrap()), "the host's mount table stays clean");
+}
+
+#[test]
+fn a_hundred_layers_by_either_mount_call() {
+    let mut node = Node::new("layers");
+    for volatile in [false, true] {
+        let id = if volatile { "text" } else { "fd" };
+        let mut container = node.container(id, "cat /n");
+        if let Rootfs::Overlay { lower, volatile: v, .. } = &mut container.rootfs {
+            *v = volatile;
+            for n in 0..100 {
+                let layer = node.dir.path().join(format!("a-layer-with-a-long-name-as-digests-have-them/{n:064}"));
+                std::fs::create_dir_all(&layer).unwrap();
+                std::fs::write(layer.join(format!("file{n}")), "").unwrap();
+                std::fs::write(layer.join("n"), format!("{n}\n")).unwrap();
+                lower.insert(n, layer);
+            }
+        }
+        match node.start(container) {
+            Ok(_) => {}
+            // 100 names of 64 digits do not fit a page even from inside their parent: told plainly, undone.
+            Err(failure) if volatile => {
+                assert!(failure.message.contains("layers do not fit one page"), "{failure}");
+                continue;
+            }
+            Err(failure) => panic!("{failure}"),
+        }
+        assert_eq!(node.exit(id).code, 0, "{:?}", node.lines(id));
+        let lines = node.lines(id);
+        assert_eq!(lines[0], "stdout F 0", "the first is on top");
+    }
+    let mut few = node.container("few", "cat /etc/motd");
+    if let Rootfs::Overlay { volatile, .. } = &mut few.rootfs {
+        *volatile = true;
+    }
+    node.start(few).unwrap();
+    assert_eq!(node.exit("few").code, 0);
+    assert_eq!(node.lines("few"), ["stdout F two"]);
 }
 
 #[test]
@@ -261,8 +302,8 @@ fn the_container_outlives_its_keeper() {
 fn two_keepers_on_one_folder_are_refused() {
     let node = Node::new("two");
     let pid = keeper::hello(node.run.path()).unwrap();
-    assert_eq!(keeper::spawn(Path::new(EXE), node.run.path()).unwrap(), pid, "found, not made");
-    let second = std::process::Command::new(EXE).arg("keeper").arg("--dir").arg(node.run.path()).output().unwrap();
+    assert_eq!(keeper::spawn(&exe(), node.run.path()).unwrap(), pid, "found, not made");
+    let second = std::process::Command::new(exe()).arg("keeper").arg("--dir").arg(node.run.path()).output().unwrap();
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("another keeper"), "{second:?}");
 }
@@ -366,4 +407,34 @@ fn hostile_clients_do_not_stop_it() {
         assert!(matches!(decoder.next_frame::<Message>(), Ok(Some(Message::Reply { reply: Reply::Failed(_), .. }))));
     }
     assert!(keeper::hello(node.run.path()).is_ok());
+}
+
+/// Figures, not a judgement: `KEEPER_EXE=target/release/mote-oci cargo test -p mote-runtime --test keeper -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints figures; wants a release build and a quiet machine"]
+fn figures() {
+    let mut node = Node::new("figures");
+    let mut times = Vec::new();
+    for n in 0..50 {
+        let id = format!("c{n}");
+        let mut container = node.container(&id, "");
+        container.process.args = vec!["true".into()];
+        let at = Instant::now();
+        node.start(container).unwrap();
+        times.push(at.elapsed());
+        assert_eq!(node.exit(&id).code, 0);
+        node.client.call(Request::Remove { id }).unwrap();
+    }
+    times.sort();
+    println!("request -> running: median {:?}, best {:?}", times[times.len() / 2], times[0]);
+    let pid = keeper::hello(node.run.path()).unwrap();
+    let private = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        text.lines().filter(|l| l.starts_with("Pss") || l.starts_with("Private_Dirty")).collect::<Vec<_>>().join("; ")
+    };
+    println!("keeper without containers: {}", private());
+    for n in 0..20 {
+        node.start(node.container(&format!("s{n}"), "exec sleep 1000")).unwrap();
+    }
+    println!("keeper with 20: {}", private());
 }

@@ -90,9 +90,13 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         return Err(Stop::Usage("--standalone needs --manifests DIR".into()));
     }
     if !super::sane_group(&options.cgroup_parent) {
-        return Err(Stop::Usage(format!("--cgroup-parent {:?}: not a relative path of a control group", options.cgroup_parent)));
+        return Err(Stop::Usage(format!(
+            "--cgroup-parent {:?}: not a relative path of a control group",
+            options.cgroup_parent
+        )));
     }
-    mote_api::meta::dns_subdomain(&options.node_name).map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
+    mote_api::meta::dns_subdomain(&options.node_name)
+        .map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
     Ok(options)
 }
 
@@ -152,7 +156,10 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
     println!("data             {}", instance.data.display());
     match &options.server {
         Some(server) => println!("control plane    {server}"),
-        None => println!("no control plane; static pods of {}", options.manifests.as_deref().unwrap_or(&instance.data).display()),
+        None => println!(
+            "no control plane; static pods of {}",
+            options.manifests.as_deref().unwrap_or(&instance.data).display()
+        ),
     }
     if let Some(((listener, port), acceptor)) = kubelet {
         println!("kubelet port     {port}");
@@ -160,6 +167,9 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
     }
     stop.await;
     running.agent.closing.set(true);
-    println!("\nthe agent has ended; its containers go on (`mote down --data-dir {}` ends them)", instance.data.display());
+    println!(
+        "\nthe agent has ended; its containers go on (`mote down --data-dir {}` ends them)",
+        instance.data.display()
+    );
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod agent;
+mod check;
 mod down;
 mod hello;
 mod image;
@@ -46,6 +47,7 @@ const COMMANDS: &[Command] = &[
     #[cfg(feature = "minicp")]
     shown("token", "print the token by which nodes join", server::token),
     shown("image", "pull, list, import, export, pack, push, prune, verify images", image::run),
+    shown("check", "say what this host lacks", check::run),
     shown("oci", "run OCI bundles with runc's command line", oci),
     shown("version", "say which mote this is", version::run),
     hidden("hello", hello::run),
@@ -113,7 +115,9 @@ pub(crate) fn data_dir() -> PathBuf {
 /// A control group below the root that cannot lead anywhere else.
 pub(crate) fn sane_group(group: &str) -> bool {
     let part = |part: &str| {
-        !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     !group.is_empty() && group.len() <= 200 && group.split('/').all(part)
 }
@@ -124,7 +128,15 @@ mod tests {
 
     #[test]
     fn groups_stay_below_the_root() {
-        for (group, sane) in [("mote", true), ("a/b.c", true), ("", false), ("/a", false), ("..", false), ("a/../b", false), ("a b", false)] {
+        for (group, sane) in [
+            ("mote", true),
+            ("a/b.c", true),
+            ("", false),
+            ("/a", false),
+            ("..", false),
+            ("a/../b", false),
+            ("a b", false),
+        ] {
             assert_eq!(sane_group(group), sane, "{group}");
         }
     }

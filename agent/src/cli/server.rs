@@ -145,6 +145,8 @@ pub(super) fn token(mut parser: lexopt::Parser) -> ExitCode {
             print!("{token}");
             ExitCode::SUCCESS
         }
-        Err(error) => super::failed(&format!("read {}: {error} (has `mote server` run with this data folder?)", file.display())),
+        Err(error) => {
+            super::failed(&format!("read {}: {error} (has `mote server` run with this data folder?)", file.display()))
+        }
     }
 }

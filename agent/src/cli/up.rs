@@ -83,9 +83,13 @@ impl Options {
                 other => return Err(other.unexpected().into()),
             }
         }
-        mote_api::meta::dns_subdomain(&options.node_name).map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
+        mote_api::meta::dns_subdomain(&options.node_name)
+            .map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
         if !super::sane_group(&options.cgroup_parent) {
-            return Err(Stop::Usage(format!("--cgroup-parent {:?}: not a relative path of a control group", options.cgroup_parent)));
+            return Err(Stop::Usage(format!(
+                "--cgroup-parent {:?}: not a relative path of a control group",
+                options.cgroup_parent
+            )));
         }
         Ok(options)
     }
@@ -163,17 +167,25 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         }
         () = &mut stop => None,
     };
-    running.agent.closing.set(true);
     if options.demo {
         println!("\nremoving the demo");
         remove_demo(&running, &admin).await;
+        running.agent.closing.set(true);
         server.stop().await;
         super::down::clear(instance, Duration::from_secs(5)).await?;
     } else {
+        running.agent.closing.set(true);
         let pods = running.agent.pods();
         server.stop().await;
-        println!("\ncontrol plane and agent have ended; {pods} pod{} go{} on", if pods == 1 { "" } else { "s" }, if pods == 1 { "es" } else { "" });
-        println!("`mote up` with the same --data-dir takes over again, `mote down --data-dir {}` ends the pods", instance.data.display());
+        println!(
+            "\ncontrol plane and agent have ended; {pods} pod{} go{} on",
+            if pods == 1 { "" } else { "s" },
+            if pods == 1 { "es" } else { "" }
+        );
+        println!(
+            "`mote up` with the same --data-dir takes over again, `mote down --data-dir {}` ends the pods",
+            instance.data.display()
+        );
     }
     match failed {
         Some(why) => Err(why),
@@ -204,7 +216,11 @@ async fn begin(options: &Options, running: &Running, admin: &Client, instance: &
         let exe = std::env::current_exe().map_err(|e| format!("find our own executable: {e}"))?;
         tokio::task::spawn_blocking(move || demo::pack(&store, &exe)).await.map_err(|e| e.to_string())??;
         let addresses = demo::run(admin).await?;
-        println!("\nThe demo is ready; open  {}\n(Ctrl-C removes it; data in {})", addresses.join("  or  "), instance.data.display());
+        println!(
+            "\nThe demo is ready; open  {}\n(Ctrl-C removes it; data in {})",
+            addresses.join("  or  "),
+            instance.data.display()
+        );
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\nmote: ")) }
 }
@@ -225,4 +241,3 @@ async fn remove_demo(running: &Running, admin: &Client) {
     };
     let _ = tokio::time::timeout(Duration::from_secs(5), gone).await;
 }
-

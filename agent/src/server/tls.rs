@@ -74,10 +74,12 @@ pub(crate) async fn serve(agent: Rc<Agent>, listener: TcpListener, acceptor: Tls
 fn allowed(certificate: &CertificateDer<'_>, peer: SocketAddr) -> bool {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
     let subject = parsed.subject();
-    let name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).any(|name| {
-        matches!(name, "kube-apiserver-kubelet-client" | "kube-apiserver")
-    });
-    let owner = subject.iter_organization().filter_map(|group| group.as_str().ok()).any(|group| group == "system:masters");
+    let name = subject
+        .iter_common_name()
+        .filter_map(|name| name.as_str().ok())
+        .any(|name| matches!(name, "kube-apiserver-kubelet-client" | "kube-apiserver"));
+    let owner =
+        subject.iter_organization().filter_map(|group| group.as_str().ok()).any(|group| group == "system:masters");
     if !(name || owner) {
         log::warn!("kubelet connection from {peer}: {subject} may not");
     }

@@ -46,7 +46,9 @@ pub fn server(authority: &Authority, identity: &Identity) -> Result<Arc<ServerCo
         .allow_unauthenticated()
         .build()
         .map_err(failed)?;
-    let (certs, key) = parts(identity)?;
+    let (mut certs, key) = parts(identity)?;
+    // A node that joins knows the CA by its digest only: it has to see it.
+    certs.push(CertificateDer::from_pem_slice(authority.ca_pem.as_bytes()).map_err(failed)?);
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(Floored))
         .with_safe_default_protocol_versions()
         .map_err(failed)?

@@ -1,3 +1,5 @@
+#![allow(clippy::type_complexity)] // rows of tables
+
 use super::super::desired::Condition;
 use super::*;
 use mote_api::tree::{Value, json};

@@ -81,9 +81,9 @@ fn only_what_differs_is_written() {
     let a = [backend("a", "10.0.0.1", true, false)];
     let b = [backend("b", "10.0.0.2", true, false)];
     let have = stored(slices(&s, &a, 100).remove(0), "one");
-    let same = diff(slices(&s, &a, 100), &[have.clone()]);
+    let same = diff(slices(&s, &a, 100), std::slice::from_ref(&have));
     assert_eq!((same.create.len(), same.update.len(), same.delete.len()), (0, 0, 0));
-    let other = diff(slices(&s, &b, 100), &[have.clone()]);
+    let other = diff(slices(&s, &b, 100), std::slice::from_ref(&have));
     assert_eq!((other.create.len(), other.update.len(), other.delete.len()), (0, 1, 0));
     let spare = stored(slices(&s, &b, 100).remove(0), "two");
     let fewer = diff(slices(&s, &a, 100), &[have, spare]);

@@ -14,10 +14,10 @@ impl Uid {
     /// Of a UUID; anything else is hashed.
     pub fn parse(text: &str) -> Self {
         let hex: String = text.chars().filter(|c| *c != '-').collect();
-        if hex.len() == 32 {
-            if let Ok(number) = u128::from_str_radix(&hex, 16) {
-                return Uid(number);
-            }
+        if hex.len() == 32
+            && let Ok(number) = u128::from_str_radix(&hex, 16)
+        {
+            return Uid(number);
         }
         Uid(u128::from(crate::controllers::view::fingerprint(&Value::String(text.into()))))
     }

@@ -1,6 +1,6 @@
 //! An API in memory for the simulation: revisions, watches, guarded writes, graceful deletes, finalizers, and seeded faults.
 
-use crate::controllers::seam::{Api, Deletion, Event, Fut, Watching};
+use crate::controllers::seam::{Api, Deletion, Event, Fut, Listed, Watching};
 use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::time::Time;
@@ -20,7 +20,7 @@ struct Stream {
 }
 
 #[derive(Default)]
-pub struct Store {
+pub(super) struct Store {
     objects: BTreeMap<ObjectKey, Rc<Value>>,
     revision: u64,
     streams: Vec<Weak<Stream>>,
@@ -28,22 +28,22 @@ pub struct Store {
     /// Most replicas each ReplicaSet ever asked for, by uid.
     peak: BTreeMap<String, i64>,
     /// What must never have happened.
-    pub violations: Vec<String>,
+    pub(super) violations: Vec<String>,
 }
 
-pub struct Fake {
-    pub store: RefCell<Store>,
-    pub random: RefCell<Random>,
+pub(super) struct Fake {
+    pub(super) store: RefCell<Store>,
+    pub(super) random: RefCell<Random>,
     /// Of 1000 writes so many fail before they take effect.
-    pub faults: Cell<u64>,
+    pub(super) faults: Cell<u64>,
     start: tokio::time::Instant,
 }
 
 /// xorshift: seeded, small, good enough to be unfair.
-pub struct Random(pub u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -124,13 +124,13 @@ impl Store {
         }
     }
 
-    pub fn all(&self, res: &str) -> Vec<Rc<Value>> {
+    pub(super) fn all(&self, res: &str) -> Vec<Rc<Value>> {
         self.objects.iter().filter(|(key, _)| key.0 == res).map(|(_, object)| object.clone()).collect()
     }
 }
 
 impl Fake {
-    pub fn new(seed: u64) -> Rc<Self> {
+    pub(super) fn new(seed: u64) -> Rc<Self> {
         Rc::new(Fake {
             store: RefCell::default(),
             random: RefCell::new(Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)),
@@ -159,14 +159,14 @@ impl Fake {
     }
 
     /// Breaks every watch, as a server that restarts.
-    pub fn break_watches(&self) {
+    pub(super) fn break_watches(&self) {
         for stream in self.store.borrow().streams.iter().filter_map(Weak::upgrade) {
             stream.broken.set(true);
             stream.news.notify_one();
         }
     }
 
-    pub fn change(&self, res: &str, ns: &str, name: &str, patch: &Value) {
+    pub(super) fn change(&self, res: &str, ns: &str, name: &str, patch: &Value) {
         let mut store = self.store.borrow_mut();
         if let Ok(mut object) = Self::live(&store, res, ns, name) {
             merge(&mut object, patch);
@@ -180,7 +180,7 @@ impl Api for Fake {
         Box::pin(async move { Self::live(&self.store.borrow(), res, ns, name).map(Rc::new) })
     }
 
-    fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<(Vec<Rc<Value>>, u64), Status>> {
+    fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<Listed, Status>> {
         Box::pin(async move {
             let store = self.store.borrow();
             let all = store.all(res).into_iter().filter(|o| ns.is_none_or(|ns| meta::namespace(o) == ns)).collect();

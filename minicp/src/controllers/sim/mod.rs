@@ -87,7 +87,7 @@ async fn kubelet(api: Rc<Fake>, name: String, alive: Rc<std::cell::Cell<bool>>) 
             if meta::is_deleting(pod) {
                 let now = Deletion { grace_seconds: Some(0), uid: Some(meta::uid(pod).into()), propagation: None };
                 let _ = api.delete("pods", &ns, &pod_name, now).await;
-            } else if str_at(pod, &["status", "phase"]) != "Running" || unready {
+            } else if !runs_and_is_ready(pod) {
                 let status = json!({"status": {
                     "phase": "Running", "podIP": format!("10.42.0.{}", meta::uid(pod).len()),
                     "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": api.now().to_string()}],
@@ -96,6 +96,11 @@ async fn kubelet(api: Rc<Fake>, name: String, alive: Rc<std::cell::Cell<bool>>) 
             }
         }
     }
+}
+
+fn runs_and_is_ready(pod: &Value) -> bool {
+    let ready = |c: &Value| str_at(c, &["type"]) == "Ready" && str_at(c, &["status"]) == "True";
+    str_at(pod, &["status", "phase"]) == "Running" && list_at(pod, &["status", "conditions"]).iter().any(ready)
 }
 
 /// What must hold at every moment.
