@@ -51,7 +51,7 @@ fn step<'a>(value: &'a Value, by: &str) -> Option<&'a Value> {
 
 fn is_item(item: &Value, by: &str) -> bool {
     match by.split_at_checked(2) {
-        Some(("v:", text)) => item.to_string() == text,
+        Some(("v:", text)) => serde_json::from_str::<Value>(text).is_ok_and(|v| v == *item),
         Some(("k:", text)) => match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(keys)) => {
                 keys.iter().all(|(k, v)| item.get(k).map_or(k == "protocol" && v == "TCP", |have| have == v))
@@ -131,7 +131,7 @@ impl Fields {
         let one = |(step, node): (&String, &Node)| {
             let mut below = node.below.to_v1();
             if node.member && !node.below.is_empty() {
-                below["."] = Value::Object(Map::new());
+                crate::tree::set(&mut below, &["."], Value::Object(Map::new()));
             }
             (step.clone(), below)
         };

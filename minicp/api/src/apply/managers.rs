@@ -4,7 +4,7 @@ use super::Writer;
 use super::fields::Fields;
 use crate::kind::Kind;
 use crate::status::Status;
-use crate::tree::{Value, json, list_at, str_at};
+use crate::tree::{Value, json, list_at, set, str_at};
 
 /// Entries of writers that do not apply; more are folded into one (as upstream).
 const UPDATERS_MAX: usize = 10;
@@ -47,7 +47,7 @@ impl Manager {
         });
         for (field, text) in [("time", &self.time), ("subresource", &self.subresource)] {
             if !text.is_empty() {
-                entry[field] = json!(text);
+                set(&mut entry, &[field], json!(text));
             }
         }
         entry
@@ -202,6 +202,6 @@ pub(super) fn conflict_status(kind: &Kind, name: &str, conflicts: &[(String, Vec
         .collect();
     let mut status = Status::conflict(kind, name, "");
     status.message = message;
-    status.details["causes"] = json!(causes);
+    set(&mut status.details, &["causes"], json!(causes));
     status
 }

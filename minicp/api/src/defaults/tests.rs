@@ -133,6 +133,11 @@ fn workloads() {
 #[test]
 fn small_kinds() {
     assert_eq!(filled("secrets", json!({}))["type"], "Opaque");
+    let ending = filled(
+        "namespaces",
+        json!({"metadata": {"name": "x", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}}),
+    );
+    assert_eq!(ending["spec"], json!({}));
     let ns = filled("namespaces", json!({"metadata": {"name": "x"}}));
     assert_eq!(
         (&ns["spec"]["finalizers"], &ns["metadata"]["labels"]["kubernetes.io/metadata.name"], &ns["status"]["phase"]),
