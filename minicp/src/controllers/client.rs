@@ -1,6 +1,6 @@
 //! The seam's production side: minicp's own in-process client.
 
-use super::seam::{Api, Deletion, Event, Fut, Watching};
+use super::seam::{Api, Deletion, Event, Fut, Listed, Watching};
 use crate::api::client::{Client, DeleteOptions, EventType, Propagation, Revision, Watch};
 use mote_api::status::Status;
 use mote_api::time::Time;
@@ -21,7 +21,7 @@ impl Api for Client {
         Box::pin(Client::get(self, res, ns, name))
     }
 
-    fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<(Vec<Rc<Value>>, u64), Status>> {
+    fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<Listed, Status>> {
         Box::pin(async move { Client::list(self, res, ns).await.map(|(objects, revision)| (objects, revision.0)) })
     }
 

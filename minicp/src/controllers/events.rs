@@ -113,10 +113,10 @@ impl State {
         self.serial = self.serial.wrapping_add(1);
         let stamp = now.unix_micros().unsigned_abs().wrapping_add(self.serial);
         let name = format!("{}.{stamp:016x}", about.key.name);
-        if self.order.len() >= REMEMBERED_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.seen.remove(&oldest);
-            }
+        if self.order.len() >= REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
         }
         self.order.push_back(identity.clone());
         self.seen.insert(identity, Seen { name: name.clone(), count: 1 });

@@ -9,25 +9,24 @@
 //! world at once. A restart has no special path: nothing runs before the first lists are in.
 
 pub mod client;
-//TODO pub mod cron;
-//TODO pub mod daemonset;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod events;
 pub mod frame;
-//TODO pub mod gc;
-//TODO pub mod job;
+pub mod gc;
+pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod pods;
 pub mod replicaset;
 pub mod seam;
-//TODO pub mod statefulset;
+pub mod statefulset;
 pub mod view;
 pub mod world;
 
-//TODO #[cfg(test)]
-//TODO mod sim;
+#[cfg(test)]
+mod sim;
 
 use crate::api::client::Client;
 use crate::config::{Cidr, Config};
@@ -39,6 +38,9 @@ use seam::{Api, Event, Fut};
 use std::rc::Rc;
 use tokio::task::JoinSet;
 use world::{Change, RESOURCES, Res, World};
+
+/// Names the version of the template that a pod of a DaemonSet or StatefulSet was made from.
+const REVISION_HASH: &str = "controller-revision-hash";
 
 /// What the controllers may not exceed, and how long they wait.
 #[derive(Clone, Copy)]
@@ -117,12 +119,11 @@ pub fn spawn(api: Rc<dyn Api>, settings: Settings) -> Running {
     endpoints::spawn(&cx, &mut tasks);
     node::spawn(&cx, &mut tasks);
     namespace::spawn(&cx, &mut tasks);
-    //TODO daemonset::spawn(&cx, &mut tasks);
-    //TODO statefulset::spawn(&cx, &mut tasks);
-    //TODO job::spawn(&cx, &mut tasks);
-    //TODO cron::spawn(&cx, &mut tasks);
+    daemonset::spawn(&cx, &mut tasks);
+    statefulset::spawn(&cx, &mut tasks);
+    job::spawn(&cx, &mut tasks);
     pods::spawn(&cx, &mut tasks);
-    //TODO gc::spawn(&cx, &mut tasks);
+    gc::spawn(&cx, &mut tasks);
     crate::scheduler::spawn(&cx, &mut tasks);
     for (res, name) in RESOURCES {
         tasks.spawn_local(reflect(api.clone(), name.into(), Rc::new(Feed { world: world.clone(), res })));

@@ -24,6 +24,9 @@ pub struct Deletion {
     pub propagation: Option<&'static str>,
 }
 
+/// Objects, and the revision to watch from.
+pub type Listed = (Vec<Rc<Value>>, u64);
+
 /// One change of a watched resource.
 pub struct Event {
     /// The object is gone; `object` is its last state.
@@ -42,7 +45,7 @@ pub trait Watching {
 pub trait Api {
     fn get<'a>(&'a self, res: &'a str, ns: &'a str, name: &'a str) -> Fut<'a, Result<Rc<Value>, Status>>;
     /// `ns` `None`: all namespaces. The number is the revision to watch from.
-    fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<(Vec<Rc<Value>>, u64), Status>>;
+    fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<Listed, Status>>;
     fn create<'a>(&'a self, res: &'a str, ns: &'a str, object: Value) -> Fut<'a, Result<Value, Status>>;
     /// Replaces the object if its resourceVersion still is the newest, else 409.
     fn update<'a>(&'a self, res: &'a str, object: Value) -> Fut<'a, Result<Value, Status>>;

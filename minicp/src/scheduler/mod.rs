@@ -7,7 +7,7 @@
 pub mod plan;
 pub mod queue;
 pub mod snapshot;
-mod terms;
+pub mod terms;
 
 use crate::controllers::Context;
 use crate::controllers::events::About;
@@ -76,12 +76,12 @@ impl Core {
         let now = self.now_ms();
         let mut queue = self.queue.borrow_mut();
         let mut snapshot = self.snapshot.borrow_mut();
-        if let (Some(old), new) = (&sides.old, &sides.new) {
-            if new.as_ref().is_none_or(|new| new.meta.uid != old.meta.uid) {
-                queue.remove(&old.meta.key);
-                snapshot.remove_pod(&old.meta.uid);
-                queue.wake(now);
-            }
+        if let Some(old) = &sides.old
+            && sides.new.as_ref().is_none_or(|new| new.meta.uid != old.meta.uid)
+        {
+            queue.remove(&old.meta.key);
+            snapshot.remove_pod(&old.meta.uid);
+            queue.wake(now);
         }
         let Some(pod) = &sides.new else { return };
         match &pod.node {

@@ -90,11 +90,11 @@ impl Queue {
             if *until > now {
                 break;
             }
-            if let Some((_, key)) = self.resting.pop_first() {
-                if let Some(entry) = self.entries.get_mut(&key) {
-                    entry.place = Place::Active { since: now };
-                    self.active.insert((Reverse(entry.priority), now, key));
-                }
+            if let Some((_, key)) = self.resting.pop_first()
+                && let Some(entry) = self.entries.get_mut(&key)
+            {
+                entry.place = Place::Active { since: now };
+                self.active.insert((Reverse(entry.priority), now, key));
             }
         }
         if let Some((_, _, key)) = self.active.pop_first() {

@@ -247,7 +247,7 @@ async fn create(
 }
 
 /// A short name for a template, in upstream's alphabet (no vowels, nothing that looks alike).
-fn template_hash(template: u64, collisions: i64) -> String {
+pub fn template_hash(template: u64, collisions: i64) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut rest = template.wrapping_add(collisions.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut text = String::with_capacity(10);

@@ -26,10 +26,8 @@ fn route(cx: &Context, work: &Work, change: &Change) {
     match change {
         Change::Service(sides) => sides.any().into_iter().for_each(|s| work.add(s.meta.key.clone())),
         Change::Pod(sides) => {
-            if let (Some(old), Some(new)) = (&sides.old, &sides.new) {
-                if same_to_services(old, new) {
-                    return;
-                }
+            if matches!((&sides.old, &sides.new), (Some(old), Some(new)) if same_to_services(old, new)) {
+                return;
             }
             let world = cx.world.look();
             for pod in sides.each() {

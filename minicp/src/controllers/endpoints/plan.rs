@@ -34,8 +34,11 @@ fn state(service: &Service, backend: &Backend) -> State {
     State { ready: service.publish_not_ready || (serving && !backend.leaving), serving, terminating: backend.leaving }
 }
 
+/// Which port of the Service, and its number on the pod.
+type Ports = Vec<(usize, u16)>;
+
 /// The Service's ports as this pod has them; a port that the pod does not name is left out.
-fn ports(service: &Service, pod: &Pod) -> Vec<(usize, u16)> {
+fn ports(service: &Service, pod: &Pod) -> Ports {
     let resolve = |(at, port): (usize, &crate::controllers::view::service::ServicePort)| {
         let number = match &port.target {
             Target::Number(number) => Some(*number),
@@ -85,7 +88,7 @@ fn labels(service: &Service) -> Value {
 
 /// The slices there should be; names are given when they are made.
 pub fn slices(service: &Service, backends: &[Backend], endpoints_max: usize) -> Vec<Value> {
-    let mut groups: BTreeMap<(bool, Vec<(usize, u16)>), Vec<Value>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, Ports), Vec<Value>> = BTreeMap::new();
     let families = [(false, service.ipv4), (true, service.ipv6)];
     for (v6, _) in families.iter().filter(|(_, wanted)| *wanted) {
         for backend in backends.iter().filter(|b| usable(b)) {
@@ -144,7 +147,7 @@ fn endpoint(service: &Service, backend: &Backend, ip: &str) -> Value {
 
 /// The Endpoints object of old clients: one subset per set of ports.
 pub fn endpoints(service: &Service, backends: &[Backend]) -> Value {
-    let mut groups: BTreeMap<Vec<(usize, u16)>, [Vec<Value>; 2]> = BTreeMap::new();
+    let mut groups: BTreeMap<Ports, [Vec<Value>; 2]> = BTreeMap::new();
     let usable = backends.iter().filter(|b| usable(b) && (!b.leaving || service.publish_not_ready));
     for backend in usable.take(ENDPOINTS_MAX) {
         let pod = &backend.pod;

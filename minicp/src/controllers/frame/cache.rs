@@ -48,7 +48,7 @@ impl<V: View> Cache<V> {
         self.items.range(from..).take_while(move |(key, _)| key.ns == ns).map(|(_, value)| value)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.items.len()
     }
 
@@ -152,9 +152,9 @@ mod tests {
     fn own_write_is_seen_before_the_watch_tells_it() {
         let mut cache = Cache::default();
         assert!(cache.learn(thing("a", "1", 5)).is_ok());
-        assert_eq!(cache.len(), 1);
+        assert_eq!(cache.count(), 1);
         assert!(cache.observe(thing("a", "1", 5), false, 5).is_err());
-        assert_eq!(cache.len(), 1);
+        assert_eq!(cache.count(), 1);
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         assert!(cache.observe(thing("a", "1", 5), false, 5).is_ok());
         assert!(cache.observe(thing("a", "1", 5), true, 6).is_ok());
         assert!(cache.learn(thing("a", "1", 5)).is_err());
-        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.count(), 0);
     }
 
     #[test]

@@ -88,6 +88,14 @@ impl Requirement {
         self.holds(labels.get(&self.key))
     }
 
+    /// The one node name that a field requirement asks for.
+    pub fn only_name(&self) -> Option<&str> {
+        match (&*self.key, self.op, &*self.values) {
+            ("metadata.name", Op::In, [name]) => Some(name),
+            _ => None,
+        }
+    }
+
     /// A field requirement of a nodeSelectorTerm: only `metadata.name` exists.
     pub fn matches_name(&self, name: &str) -> bool {
         &*self.key == "metadata.name" && self.holds(Some(name))

@@ -359,6 +359,15 @@ impl Pod {
         }
     }
 
+    /// The one node it may go to, as a DaemonSet pins it, or the one it is on.
+    pub fn meant_for(&self) -> Option<&str> {
+        let pinned = || {
+            let terms = self.affinity.as_ref()?.node_required.as_ref()?;
+            terms.first()?.fields.iter().find_map(|field| field.only_name())
+        };
+        self.node.as_deref().or_else(pinned)
+    }
+
     /// It has ended and will not start again.
     pub fn ended(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
