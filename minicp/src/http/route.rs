@@ -10,7 +10,7 @@ use mote_api::status::Status;
 use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 
 use super::answer::{self, Answer};
-use super::{App, BODY_TIMEOUT, discovery, openapi, resource};
+use super::{App, BODY_TIMEOUT, discovery, openapi, protobuf, resource};
 use crate::api::request::{Query, Target, decode};
 use crate::auth::{Attributes, UserInfo, authorize};
 
@@ -157,6 +157,11 @@ pub(crate) async fn read_tree(asked: &Asked, body: Incoming) -> Result<(Value, V
         // kubectl and curl both often say nothing, or something odd, about deletes.
         "" | "application/json" | "application/x-www-form-urlencoded" => tree_of_json(&bytes),
         _ if media.ends_with("+json") => tree_of_json(&bytes),
+        "application/vnd.kubernetes.protobuf" => {
+            let tree = protobuf::decode(&bytes);
+            tree.map(|v| (v, Vec::new()))
+                .ok_or_else(|| Status::bad_request("the body is not protobuf of a type served here"))
+        }
         "application/yaml" | "application/apply-patch+yaml" => {
             if bytes.first() == Some(&b'{') {
                 return tree_of_json(&bytes);

@@ -63,7 +63,8 @@ fn route(cx: &Context, work: &Work, beats: &RefCell<BTreeMap<Rc<str>, Seen>>, ch
         Change::Lease(sides) => {
             let Some(lease) = &sides.new else { return };
             let name = lease.meta.key.name.clone();
-            let seen = Seen { renewed: lease.renewed, at_ms: work.now_ms() };
+            let known = beats.borrow().get(&name).copied().filter(|seen| seen.renewed == lease.renewed);
+            let seen = known.unwrap_or(Seen { renewed: lease.renewed, at_ms: work.now_ms() });
             let before = beats.borrow_mut().insert(name.clone(), seen);
             // a beat of a healthy node only moves the deadline: the pending look finds that out
             let world = cx.world.look();
@@ -109,7 +110,7 @@ async fn reconcile(
         let bound = world.pods.iter().filter(|pod| pod.node.as_deref() == Some(&key.name) && !pod.mirror);
         bound.filter(|pod| !world.pods.leaving(pod) && !pod.ended()).cloned().collect()
     };
-    let beat = Beat { silent_ms: now_ms.saturating_sub(seen.at_ms), has_lease: seen.renewed.is_some() };
+    let beat = Beat { silent_ms: now_ms.saturating_sub(seen.at_ms) };
     let plan = plan(&node, beat, &pods, &cx.settings.limits, cx.api.now());
     let lost = plan.unknown;
     if lost {

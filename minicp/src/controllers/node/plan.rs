@@ -16,7 +16,6 @@ pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 pub struct Beat {
     /// Since we last saw it, or since we began to look.
     pub silent_ms: u64,
-    pub has_lease: bool,
 }
 
 #[derive(Default)]
@@ -52,7 +51,6 @@ pub fn plan(node: &Node, beat: Beat, pods: &[Rc<Pod>], limits: &Limits, now: Tim
             None => {}
         }
     }
-    let _ = beat.has_lease;
     plan.again_in_ms = soonest;
     plan
 }

@@ -18,7 +18,7 @@ fn pod(tolerations: Value) -> Rc<Pod> {
 
 fn run(node: &Node, silent_ms: u64, pods: &[Rc<Pod>]) -> Plan {
     let limits = Limits { node_grace_ms: 40_000, eviction_seconds: 300, ..Limits::default() };
-    plan(node, Beat { silent_ms, has_lease: true }, pods, &limits, Time::from_unix(NOW))
+    plan(node, Beat { silent_ms }, pods, &limits, Time::from_unix(NOW))
 }
 
 fn taints(plan: &Plan) -> String {
