@@ -40,6 +40,9 @@ pub struct Config {
     pub pull: mote_images::PullOptions,
 }
 
+/// Environment variables by namespace and name of their Service.
+pub type ServiceVariables = BTreeMap<(String, String), Vec<(String, String)>>;
+
 /// The agent of one node.
 pub struct Agent {
     /// What does not change.
@@ -57,7 +60,7 @@ pub struct Agent {
     /// Services and endpoints, as the proxy and the DNS server read them.
     pub services: Rc<RefCell<Services>>,
     /// `NAME_SERVICE_HOST` and the like, by namespace and service.
-    pub service_env: RefCell<BTreeMap<(String, String), Vec<(String, String)>>>,
+    pub service_env: RefCell<ServiceVariables>,
     workers: RefCell<BTreeMap<PodUid, Rc<Slot>>>,
     /// Rung when a worker has ended.
     pub ended: Notify,
@@ -73,7 +76,12 @@ pub struct Agent {
 
 impl Agent {
     /// Puts the parts together; starts nothing but listens to the keeper.
-    pub fn new(config: Config, client: Option<Rc<Client>>, keeper: Rc<Keeper>, images: mote_images::Store) -> Rc<Agent> {
+    pub fn new(
+        config: Config,
+        client: Option<Rc<Client>>,
+        keeper: Rc<Keeper>,
+        images: mote_images::Store,
+    ) -> Rc<Agent> {
         let events = Events::new(&config.node_name, client.clone());
         let agent = Rc::new(Agent {
             config,
@@ -156,15 +164,18 @@ impl Agent {
 
     /// All of one source: those of it that are not in `objects` are no longer wanted.
     pub fn want_all(self: &Rc<Self>, objects: Vec<Value>, source: Source) {
-        let wanted: BTreeSet<String> = objects.iter().map(|object| str_at(object, &["metadata", "uid"]).to_owned()).collect();
-        let known: Vec<(PodUid, Rc<Slot>)> = self.workers.borrow().iter().map(|(uid, slot)| (uid.clone(), slot.clone())).collect();
+        let wanted: BTreeSet<String> =
+            objects.iter().map(|object| str_at(object, &["metadata", "uid"]).to_owned()).collect();
+        let known: Vec<(PodUid, Rc<Slot>)> =
+            self.workers.borrow().iter().map(|(uid, slot)| (uid.clone(), slot.clone())).collect();
         for (uid, slot) in known {
             if slot.source() == source && !wanted.contains(uid.as_str()) {
                 slot.vanish();
             }
         }
         for object in objects {
-            let name = format!("{}/{}", str_at(&object, &["metadata", "namespace"]), str_at(&object, &["metadata", "name"]));
+            let name =
+                format!("{}/{}", str_at(&object, &["metadata", "namespace"]), str_at(&object, &["metadata", "name"]));
             if let Err(why) = self.want(Rc::new(object), source) {
                 log::error!("read pod {name}: {why}");
             }
@@ -201,11 +212,10 @@ impl Agent {
         }
         let roots = &self.config.roots;
         for folder in [roots.data.join("pods"), roots.run.join("pods")] {
-            for name in names_in(&folder).into_iter().filter(|name| orphan(name) && !self.keeper.pods().contains(name)) {
-                if let Some(uid) = PodUid::new(&name) {
-                    if let Err(error) = crate::volumes::remove(roots, &uid) {
-                        log::warn!("{error}");
-                    }
+            for name in names_in(&folder).into_iter().filter(|name| orphan(name) && !self.keeper.pods().contains(name))
+            {
+                if let Some(Err(error)) = PodUid::new(&name).map(|uid| crate::volumes::remove(roots, &uid)) {
+                    log::warn!("{error}");
                 }
             }
         }
@@ -249,8 +259,11 @@ impl Agent {
     /// The wanted pod of this namespace and name (the one that is not ending, if two follow each other).
     pub fn find(&self, namespace: &str, name: &str) -> Option<Rc<Pod>> {
         let workers = self.workers.borrow();
-        let mut found: Vec<Rc<Pod>> =
-            workers.values().map(|slot| slot.pod()).filter(|pod| pod.namespace == namespace && pod.name == name).collect();
+        let mut found: Vec<Rc<Pod>> = workers
+            .values()
+            .map(|slot| slot.pod())
+            .filter(|pod| pod.namespace == namespace && pod.name == name)
+            .collect();
         found.sort_by_key(|pod| pod.deleting.is_some());
         found.into_iter().next()
     }
@@ -296,7 +309,8 @@ pub fn variables_of(service: &Value) -> Vec<(String, String)> {
     let Some(first) = ports.first().filter(|_| !ip.is_empty() && ip != "None") else { return Vec::new() };
     let name = str_at(service, &["metadata", "name"]).to_uppercase().replace('-', "_");
     let number = |port: &Value| port.get("port").and_then(Value::as_i64).unwrap_or(0).to_string();
-    let mut out = vec![(format!("{name}_SERVICE_HOST"), ip.to_owned()), (format!("{name}_SERVICE_PORT"), number(first))];
+    let mut out =
+        vec![(format!("{name}_SERVICE_HOST"), ip.to_owned()), (format!("{name}_SERVICE_PORT"), number(first))];
     for port in ports {
         let port_name = str_at(port, &["name"]).to_uppercase().replace('-', "_");
         if !port_name.is_empty() {
@@ -323,7 +337,12 @@ pub fn variables_of(service: &Value) -> Vec<(String, String)> {
 }
 
 fn names_in(folder: &std::path::Path) -> Vec<String> {
-    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -341,7 +360,8 @@ mod tests {
              MY_DB_PORT_5432_TCP=tcp://10.43.0.9:5432 MY_DB_PORT_5432_TCP_PROTO=tcp MY_DB_PORT_5432_TCP_PORT=5432 \
              MY_DB_PORT_5432_TCP_ADDR=10.43.0.9"
         );
-        let headless = serde_json::json!({"metadata": {"name": "h"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}});
+        let headless =
+            serde_json::json!({"metadata": {"name": "h"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}});
         assert!(variables_of(&headless).is_empty());
     }
 }

@@ -46,9 +46,17 @@ pub(crate) async fn one(client: &Client, object: Value) -> Result<(), String> {
     let registry = Registry::builtin();
     let known = registry.of(&object).ok_or_else(|| {
         let version = str_at(&object, &["apiVersion"]);
-        if kind.is_empty() { "object has no kind".to_owned() } else { format!("no kind {kind:?} in version {version:?}") }
+        if kind.is_empty() {
+            "object has no kind".to_owned()
+        } else {
+            format!("no kind {kind:?} in version {version:?}")
+        }
     })?;
-    let base = if known.group.is_empty() { format!("/api/{}", known.version) } else { format!("/apis/{}/{}", known.group, known.version) };
+    let base = if known.group.is_empty() {
+        format!("/api/{}", known.version)
+    } else {
+        format!("/apis/{}/{}", known.group, known.version)
+    };
     let collection = if known.namespaced {
         let namespace = match meta::namespace(&object) {
             "" => "default",

@@ -28,14 +28,18 @@ pub(crate) fn pack(store: &Store, exe: &Path) -> Result<(), String> {
         platform: Platform::host(),
         ..ImageConfig::default()
     };
-    let spec = PackSpec { config, layers: vec![PackLayer::Files(files)], compression: Compression::None, mtime: Some(0) };
+    let spec =
+        PackSpec { config, layers: vec![PackLayer::Files(files)], compression: Compression::None, mtime: Some(0) };
     store.pack(&reference, spec, &Cancel::default()).map(|_| ()).map_err(|e| format!("pack image {IMAGE}: {e}"))
 }
 
 /// A dynamically linked executable needs its libraries: those mapped into this process, where its loader looks for them.
 fn libraries(maps: &str) -> Vec<(String, PathBuf, u32)> {
-    let mapped: BTreeSet<&str> =
-        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| path.starts_with('/') && path.contains(".so")).collect();
+    let mapped: BTreeSet<&str> = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .filter(|path| path.starts_with('/') && path.contains(".so"))
+        .collect();
     let mut files = Vec::new();
     for path in mapped {
         files.push((path.to_owned(), PathBuf::from(path), 0o755));
@@ -74,7 +78,8 @@ pub(crate) async fn run(client: &Client) -> Result<Vec<String>, String> {
     }
     let end = tokio::time::Instant::now() + READY_WITHIN;
     loop {
-        let pods = client.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dhello").await.map_err(|e| e.to_string())?;
+        let pods =
+            client.get("/api/v1/namespaces/default/pods?labelSelector=app%3Dhello").await.map_err(|e| e.to_string())?;
         for pod in list_at(&pods, &["items"]) {
             let conditions = list_at(pod, &["status", "conditions"]);
             if conditions.iter().any(|c| str_at(c, &["type"]) == "Ready" && str_at(c, &["status"]) == "True") {
@@ -104,7 +109,15 @@ mod tests {
         let maps = "7f0-7f1 r--p 0 00:1 1   /usr/lib/x/libc.so.6\n7f0-7f1 r--p 0 00:1 1   /usr/lib/x/libc.so.6\n\
                     7f0-7f1 r--p 0 00:1 1   /usr/lib/x/ld-linux-x86-64.so.2\n7f0-7f1 rw-p 0 00:0 0   [heap]\n1-2 r--p 0 00:1 1 /bin/mote\n";
         let names: Vec<String> = libraries(maps).into_iter().map(|file| file.0).collect();
-        assert_eq!(names, ["/usr/lib/x/ld-linux-x86-64.so.2", "/lib/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2", "/usr/lib/x/libc.so.6"]);
+        assert_eq!(
+            names,
+            [
+                "/usr/lib/x/ld-linux-x86-64.so.2",
+                "/lib/ld-linux-x86-64.so.2",
+                "/lib64/ld-linux-x86-64.so.2",
+                "/usr/lib/x/libc.so.6"
+            ]
+        );
         assert!(libraries("1-2 r--p 0 00:1 1 /bin/mote\n").is_empty());
     }
 }

@@ -60,7 +60,12 @@ impl Events {
         let level = if warning { log::Level::Warn } else { log::Level::Info };
         log::log!(level, "{what} {namespace}/{name}: {reason}: {message}");
         let message = message.get(..1024).unwrap_or(message);
-        let hash = fnv(&[str_at(object, &["metadata", "uid"]).as_bytes(), field.as_bytes(), reason.as_bytes(), message.as_bytes()]);
+        let hash = fnv(&[
+            str_at(object, &["metadata", "uid"]).as_bytes(),
+            field.as_bytes(),
+            reason.as_bytes(),
+            message.as_bytes(),
+        ]);
         let event_name = format!("{name}.{hash:016x}");
         let event_namespace = if namespace.is_empty() { "default" } else { namespace };
         let now = Moment::now().rfc3339();

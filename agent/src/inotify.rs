@@ -31,6 +31,8 @@ impl Watch {
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_CLOSE_WRITE;
         inotify.add_watch(folder, what)?;
+        // `register`, its successor, is unsafe; what it wants holds here: `Inotify` owns the descriptor as long as the registration lives.
+        #[allow(deprecated)]
         Ok(Watch(AsyncFd::new(Source(inotify))?))
     }
 

@@ -63,7 +63,10 @@ impl Instance {
         let file = file.map_err(|e| Err(format!("open {}: {e}", path.display())))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+                let written = file
+                    .set_len(0)
+                    .and_then(|()| file.rewind())
+                    .and_then(|()| writeln!(file, "{}", std::process::id()));
                 written.map_err(|e| Err(format!("write {}: {e}", path.display())))?;
                 Ok(Lock { _file: file })
             }
@@ -89,8 +92,8 @@ impl Instance {
     }
 
     /// Remembers what `mote down` must know.
-    pub(crate) fn remember(&self, cgroup_parent: &str, cluster_cidr: &str) -> Result<(), String> {
-        let settings = json!({"cgroupParent": cgroup_parent, "clusterCIDR": cluster_cidr});
+    pub(crate) fn remember(&self, cgroup_parent: &str) -> Result<(), String> {
+        let settings = json!({"cgroupParent": cgroup_parent});
         let path = self.settings_path();
         if let Some(folder) = path.parent() {
             crate::pods::dirs::make(folder)?;
@@ -101,15 +104,14 @@ impl Instance {
         crate::pods::dirs::write(&path, settings.to_string().as_bytes())
     }
 
-    /// The cgroup parent and the cluster range of the last run.
-    pub(crate) fn recall(&self) -> (String, String) {
+    /// The cgroup parent of the last run.
+    pub(crate) fn recall(&self) -> String {
         let read = std::fs::read(self.settings_path()).ok();
         let settings: Value = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let or = |key: &str, otherwise: &str| match str_at(&settings, &[key]) {
-            "" => otherwise.to_owned(),
+        match str_at(&settings, &["cgroupParent"]) {
+            "" => "mote".to_owned(),
             text => text.to_owned(),
-        };
-        (or("cgroupParent", "mote"), or("clusterCIDR", "10.42.0.0/16"))
+        }
     }
 }
 
@@ -144,8 +146,8 @@ mod tests {
         assert!(instance.lock().is_ok());
         let mode = std::fs::metadata(&instance.data).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
-        assert_eq!(instance.recall(), ("mote".into(), "10.42.0.0/16".into()));
-        instance.remember("x", "10.1.0.0/16").unwrap();
-        assert_eq!(instance.recall(), ("x".into(), "10.1.0.0/16".into()));
+        assert_eq!(instance.recall(), "mote");
+        instance.remember("x").unwrap();
+        assert_eq!(instance.recall(), "x");
     }
 }

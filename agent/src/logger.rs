@@ -11,7 +11,9 @@ struct Stderr;
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Other people's crates speak only when something is wrong.
-        metadata.level() <= Level::Warn || metadata.target().starts_with("mote") || metadata.target().starts_with("minicp")
+        metadata.level() <= Level::Warn
+            || metadata.target().starts_with("mote")
+            || metadata.target().starts_with("minicp")
     }
 
     fn log(&self, record: &Record<'_>) {

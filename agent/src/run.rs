@@ -48,7 +48,7 @@ pub(crate) fn version() -> String {
 pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
     let instance = start.instance;
     instance.make_run()?;
-    instance.remember(&start.cgroup_parent, &start.cluster_cidr.to_string())?;
+    instance.remember(&start.cgroup_parent)?;
     let exe = std::env::current_exe().map_err(|e| format!("find our own executable: {e}"))?;
     let keeper = Keeper::open(exe, RunDir::new(&instance.run)).await.map_err(|e| format!("start keeper: {e}"))?;
     let store = instance.data.join("images");
@@ -89,7 +89,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
             opened(cidr);
         }
         (None, None) => {
-            let cidr = Cidr::new(start.cluster_cidr.base(), start.cluster_cidr.len().max(24));
+            let cidr = Cidr::new(start.cluster_cidr.base(), start.cluster_cidr.prefix_len().max(24));
             node::open_network(&agent, &settings, cidr)?;
             opened(cidr);
         }

@@ -3,8 +3,13 @@
 //! Read in this order: [`container`] (what a container is), `stages` (how one is started, in steps that can be undone),
 //! [`keeper`] (who holds them), [`bundle`] and [`oci_cli`] (the same by OCI's words).
 
+pub mod bundle;
 pub mod cgroup;
+pub mod check;
 pub mod container;
 mod identity;
 pub mod keeper;
+pub mod oci_cli;
+mod stages;
+mod sys;
 pub mod user;

@@ -2,6 +2,7 @@
 //! that hold no name and end with the thread that made them: nothing to clean up, whatever happens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, unreachable_pub)]
 
+mod names;
 mod pods;
 mod services;
 mod world;

@@ -159,6 +159,31 @@ fn pods_of_two_nodes_reach_each_other_untranslated() {
 }
 
 #[test]
+fn a_firewall_that_drops_lets_pods_pass() {
+    let (machine, world, a, b) = (Ns::new(), Ns::new(), Ns::new(), Ns::new());
+    machine.wire("up0", "192.0.2.1/24", &world, "w0", "192.0.2.99/24");
+    machine.sh("ip route add default via 192.0.2.99");
+    world.sh("ip route add 203.0.113.0/24 via 192.0.2.1");
+    machine.sh("nft add table ip filter; nft add table inet wall; nft add table ip open;
+         nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }';
+         nft add chain inet wall forward '{ type filter hook forward priority 10; policy drop; }';
+         nft add chain ip open forward '{ type filter hook forward priority 20; policy accept; }';
+         nft add rule ip filter FORWARD ip saddr 10.42.0.0/16 tcp dport 99 drop comment mote-a006-not");
+    let before = machine.sh("nft list ruleset");
+    let net = open(&machine, "a006", 0);
+    let (ip_a, _) = (attach(&machine, &net, "a", &a).unwrap(), attach(&machine, &net, "b", &b).unwrap());
+    let (_in_a, _outside) = (a.serve("0.0.0.0:80", "a"), world.serve("0.0.0.0:82", "world"));
+    assert_eq!(b.ask([192, 0, 2, 99], 82).unwrap(), "world 192.0.2.1");
+    assert!(b.ask(ip_a, 80).is_ok());
+    let rules = machine.sh("nft list ruleset");
+    assert_eq!(rules.matches("accept comment \"mote-a006 10.42.0.0/16\"").count(), 4, "{rules}");
+    let again = open(&machine, "a006", 0);
+    assert_eq!(machine.sh("nft list ruleset"), rules, "opened twice, told once");
+    machine.run(move || again.teardown().unwrap());
+    assert_eq!(machine.sh("nft list ruleset"), before, "the firewall is as it was");
+}
+
+#[test]
 fn nonsense_is_refused_before_anything_is_made() {
     type Change = fn(&mut mote_agent::net::NetConfig);
     let machine = Ns::new();

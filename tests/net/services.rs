@@ -215,6 +215,40 @@ fn a_flushed_ruleset_and_a_foreign_change_are_repaired() {
     assert!(!fresh.ns.sh("nft list ruleset").contains("proxy"));
 }
 
+/// Limits are ten times what a quiet machine needs, unoptimised.
+#[test]
+fn thousands_of_services_change_in_milliseconds() {
+    const SERVICES: u16 = 5_000;
+    let node = Node::new("c061", 0);
+    let ((a, ip_a), (client, _)) = (node.pod("a"), node.pod("c"));
+    let _server = a.serve("0.0.0.0:80", "a");
+    let (first, change, idle) = node.ns.run({
+        let proxy = node.proxy.clone();
+        move || {
+            let (proxy, all) = &mut *proxy.lock().unwrap();
+            for n in 0..SERVICES {
+                let name = format!("s{n}");
+                let ip = Ipv4Addr::from(0x0a2b_0000 + 256 + u32::from(n));
+                all.set_service(&service(&name, json!({"clusterIP": ip, "ports": [{"port": 80}]})));
+                all.set_slice(&slice(&name, 80, "TCP", &[(ip_a, "node0"), ([10, 42, 1, 7].into(), "far")]));
+            }
+            let mut took = [(); 3].map(|()| std::time::Duration::ZERO);
+            for (n, took) in took.iter_mut().enumerate() {
+                if n == 1 {
+                    all.set_slice(&slice("s7", 80, "TCP", &[(ip_a, "node0")]));
+                }
+                let start = Instant::now();
+                proxy.apply(all).unwrap();
+                *took = start.elapsed();
+            }
+            (took[0], took[1], took[2])
+        }
+    });
+    println!("{SERVICES} services: first {first:?}, one change {change:?}, no change {idle:?}");
+    assert_eq!(client.ask([10, 43, 1, 7], 80).map(|t| t.starts_with("a ")).ok(), Some(true));
+    assert!(first.as_secs() < 20 && change.as_millis() < 1500 && idle.as_millis() < 100);
+}
+
 /// What the real nft reads back is what we meant: bytes, byte orders and types.
 #[test]
 fn nft_reads_the_rules_as_meant() {

@@ -51,6 +51,12 @@ impl Ns {
         result.recv().unwrap().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
+    /// Starts a thread inside that goes on by itself.
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        // A new thread is born into its parent's namespace.
+        self.run(move || drop(thread::spawn(work)));
+    }
+
     /// A path by which this process finds the namespace.
     pub fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
@@ -79,7 +85,6 @@ impl Ns {
     pub fn serve(&self, address: &str, greeting: &str) -> Served {
         let (address, greeting) = (address.to_owned(), greeting.to_owned());
         let listener = self.run(move || TcpListener::bind(&address).unwrap());
-        let bound = listener.local_addr().unwrap();
         let end = Arc::new(AtomicBool::new(false));
         let stop = end.clone();
         let thread = thread::spawn(move || {
@@ -93,7 +98,7 @@ impl Ns {
                 }
             }
         });
-        Served { bound, end, thread: Some(thread) }
+        Served { end, thread: Some(thread) }
     }
 
     /// What a TCP server answers to a client in here, or the error.
@@ -127,7 +132,6 @@ impl Drop for Ns {
 
 /// A running server; ends when dropped.
 pub struct Served {
-    pub bound: SocketAddr,
     end: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }

@@ -19,7 +19,7 @@ mote down: stop every pod of a data folder, and its keeper
 usage: mote down [OPTIONS]
 
   --data-dir DIR   the data folder (default /var/lib/mote)
-  --grace SECONDS  between SIGTERM and SIGKILL (default 10)
+  --grace SECONDS  between SIGTERM and SIGKILL, at most (default 10; a pod's own grace if that is shorter)
   --purge          also remove the data folder: images, store, keys
 ";
 
@@ -84,7 +84,10 @@ fn take(instance: &Instance) -> Result<crate::instance::Lock, String> {
                     kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|e| format!("signal mote (pid {pid}): {e}"))?;
                 }
                 if began.elapsed() > END_WITHIN {
-                    return Err(format!("data folder {} is in use by another mote (pid {pid}), which does not end", instance.data.display()));
+                    return Err(format!(
+                        "data folder {} is in use by another mote (pid {pid}), which does not end",
+                        instance.data.display()
+                    ));
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -95,7 +98,7 @@ fn take(instance: &Instance) -> Result<crate::instance::Lock, String> {
 /// Ends all containers and the keeper, and removes everything the instance made outside its data; the caller holds the lock. Gives
 /// back how many containers ran.
 pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize, String> {
-    let (cgroup_parent, cluster_cidr) = instance.recall();
+    let cgroup_parent = instance.recall();
     let mut uids = std::collections::BTreeSet::new();
     let mut count = 0;
     match Keeper::find(RunDir::new(&instance.run)).await {
@@ -119,7 +122,7 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     }
     for uid in uids.iter().filter_map(|uid| crate::pods::model::PodUid::new(uid)) {
         let group = crate::pods::spec::pod_cgroup(&cgroup_parent, uid.as_str());
-        mote_runtime::cgroup::remove(&group).map_err(|e| e.to_string())?;
+        mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string())?;
         crate::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
     }
     remove_empty_group(&cgroup_parent);
@@ -127,13 +130,8 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     if let Err(error) = proxy::teardown(instance.tag) {
         wrong.push(error.to_string());
     }
-    match cluster_cidr.parse() {
-        Ok(cidr) => {
-            if let Err(error) = net::teardown(instance.tag, cidr) {
-                wrong.push(error.to_string());
-            }
-        }
-        Err(error) => wrong.push(format!("{error}")),
+    if let Err(error) = net::teardown(instance.tag) {
+        wrong.push(error.to_string());
     }
     for name in ["pods", "containers", "logs"] {
         crate::pods::dirs::remove_tree(&instance.data.join(name)).map_err(|e| e.to_string())?;
@@ -159,7 +157,12 @@ fn wait_gone(socket: &Path) {
 
 async fn stop_all(keeper: &Keeper, grace: Duration) -> Result<usize, String> {
     let running = |keeper: &Keeper| -> Vec<String> {
-        keeper.containers().into_iter().filter(|listed| !matches!(listed.state, State::Exited(_))).map(|listed| listed.id).collect()
+        keeper
+            .containers()
+            .into_iter()
+            .filter(|listed| !matches!(listed.state, State::Exited(_)))
+            .map(|listed| listed.id)
+            .collect()
     };
     let first = running(keeper);
     for listed in keeper.containers().iter().filter(|listed| first.contains(&listed.id)) {
@@ -168,20 +171,26 @@ async fn stop_all(keeper: &Keeper, grace: Duration) -> Result<usize, String> {
         keeper.signal(&listed.id, signal, false).await.map_err(|e| format!("stop container {}: {e}", listed.id))?;
     }
     let began = Instant::now();
-    let mut killed = false;
+    let mut killed = std::collections::BTreeSet::new();
     loop {
         let left = running(keeper);
         if left.is_empty() {
             return Ok(first.len());
         }
-        if !killed && began.elapsed() >= grace {
-            killed = true;
-            for id in &left {
-                keeper.signal(id, libc::SIGKILL, true).await.map_err(|e| format!("kill container {id}: {e}"))?;
+        for listed in keeper.containers().into_iter().filter(|listed| left.contains(&listed.id)) {
+            let own = label(&listed, "grace").parse().map_or(grace, Duration::from_secs).min(grace);
+            if began.elapsed() >= own && killed.insert(listed.id.clone()) {
+                keeper
+                    .signal(&listed.id, libc::SIGKILL, true)
+                    .await
+                    .map_err(|e| format!("kill container {}: {e}", listed.id))?;
             }
         }
         if began.elapsed() >= grace + Duration::from_secs(10) {
-            return Err(format!("container {} does not end, not even by SIGKILL", left.first().map_or("", String::as_str)));
+            return Err(format!(
+                "container {} does not end, not even by SIGKILL",
+                left.first().map_or("", String::as_str)
+            ));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

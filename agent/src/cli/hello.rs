@@ -15,6 +15,11 @@ pub(super) fn run(_: lexopt::Parser) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return super::failed(&format!("listen on port {port}: {error}")),
     };
+    // The first process of a PID namespace is spared signals it has no handler for.
+    std::thread::spawn(|| {
+        let _ = super::options::block_on(super::options::signalled());
+        std::process::exit(0);
+    });
     println!("hello: listening on port {port}");
     for stream in listener.incoming() {
         if let Err(error) = stream.and_then(answer) {

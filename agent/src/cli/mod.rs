@@ -6,11 +6,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+mod agent;
+mod check;
 mod down;
 mod hello;
 mod image;
 mod keeper;
 mod options;
+#[cfg(feature = "minicp")]
+mod server;
 #[cfg(feature = "minicp")]
 mod up;
 mod version;
@@ -37,11 +41,26 @@ const COMMANDS: &[Command] = &[
     #[cfg(feature = "minicp")]
     shown("up", "control plane and node in one process", up::run),
     shown("down", "stop every pod of a data folder, and its keeper", down::run),
+    #[cfg(feature = "minicp")]
+    shown("server", "the control plane alone", server::run),
+    shown("agent", "this machine as a node of a control plane, or of none", agent::run),
+    #[cfg(feature = "minicp")]
+    shown("token", "print the token by which nodes join", server::token),
     shown("image", "pull, list, import, export, pack, push, prune, verify images", image::run),
+    shown("check", "say what this host lacks", check::run),
+    shown("oci", "run OCI bundles with runc's command line", oci),
     shown("version", "say which mote this is", version::run),
     hidden("hello", hello::run),
     hidden("keeper", keeper::run),
 ];
+
+/// `mote oci`: the same as `mote-oci`.
+fn oci(mut parser: lexopt::Parser) -> ExitCode {
+    match parser.raw_args() {
+        Ok(args) => mote_runtime::oci_cli::main(args.collect()),
+        Err(error) => usage(&error.to_string()),
+    }
+}
 
 /// Entry of the executable.
 pub fn main() -> ExitCode {
@@ -91,4 +110,34 @@ pub(crate) fn failed(why: &dyn std::fmt::Display) -> ExitCode {
 /// The default data folder.
 pub(crate) fn data_dir() -> PathBuf {
     PathBuf::from(DATA_DIR)
+}
+
+/// A control group below the root that cannot lead anywhere else.
+pub(crate) fn sane_group(group: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    !group.is_empty() && group.len() <= 200 && group.split('/').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_stay_below_the_root() {
+        for (group, sane) in [
+            ("mote", true),
+            ("a/b.c", true),
+            ("", false),
+            ("/a", false),
+            ("..", false),
+            ("a/../b", false),
+            ("a b", false),
+        ] {
+            assert_eq!(sane_group(group), sane, "{group}");
+        }
+    }
 }

@@ -71,7 +71,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
 /// Waits for SIGINT or SIGTERM.
 pub(crate) async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -42,7 +42,11 @@ impl Endpoint {
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -65,7 +69,9 @@ impl TlsParts {
             .map_err(|e| format!("set up TLS: {e}"))?
             .with_root_certificates(roots);
         let config = match self.identity {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|e| format!("use client certificate: {e}"))?,
+            Some((chain, key)) => {
+                builder.with_client_auth_cert(chain, key).map_err(|e| format!("use client certificate: {e}"))?
+            }
             None => builder.with_no_client_auth(),
         };
         Ok(Arc::new(config))
@@ -120,11 +126,13 @@ impl Connector {
             Connector::Tls { endpoint, config, .. } => {
                 let both = async {
                     let tcp = dial_tcp(endpoint).await?;
-                    let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| format!("server name {:?}: {e}", endpoint.host))?;
+                    let name = ServerName::try_from(endpoint.host.clone())
+                        .map_err(|e| format!("server name {:?}: {e}", endpoint.host))?;
                     let tls = tokio_rustls::TlsConnector::from(config.clone());
                     tls.connect(name, tcp).await.map_err(|e| format!("TLS handshake: {e}"))
                 };
-                let stream = tokio::time::timeout(CONNECT_WITHIN, both).await.map_err(|_| "connect: timed out".to_owned())??;
+                let stream =
+                    tokio::time::timeout(CONNECT_WITHIN, both).await.map_err(|_| "connect: timed out".to_owned())??;
                 handshake(stream).await
             }
         }

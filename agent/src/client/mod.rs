@@ -151,9 +151,10 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<(Content, &Value)>) -> Result<Value, Error> {
-        let (status, bytes) = tokio::time::timeout(ANSWER_WITHIN, self.send(&method, path, body))
-            .await
-            .map_err(|_| self.transport(format!("no answer to {method} {path} within {} s", ANSWER_WITHIN.as_secs())))??;
+        let (status, bytes) =
+            tokio::time::timeout(ANSWER_WITHIN, self.send(&method, path, body)).await.map_err(|_| {
+                self.transport(format!("no answer to {method} {path} within {} s", ANSWER_WITHIN.as_secs()))
+            })??;
         read_answer(status, path, &bytes)
     }
 
@@ -200,7 +201,13 @@ impl Client {
         }
     }
 
-    fn request(&self, method: &Method, path: &str, content: Option<Content>, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        content: Option<Content>,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Error> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -230,7 +237,9 @@ impl Client {
         }
         let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let bytes = bytes.map_err(|e| self.transport(e.to_string()))?.to_bytes();
-        Err(read_answer(status, path, &bytes).err().unwrap_or_else(|| self.transport(format!("watch answered {status}"))))
+        Err(read_answer(status, path, &bytes)
+            .err()
+            .unwrap_or_else(|| self.transport(format!("watch answered {status}"))))
     }
 }
 
@@ -259,7 +268,10 @@ fn status_error(status: u16, value: &Value, bytes: &[u8]) -> Error {
     let code = at(value, &["code"]).and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(status);
     let mut message = str_at(value, &["message"]).to_owned();
     if message.is_empty() {
-        message = format!("server answered {status}: {}", String::from_utf8_lossy(bytes.get(..200.min(bytes.len())).unwrap_or_default()));
+        message = format!(
+            "server answered {status}: {}",
+            String::from_utf8_lossy(bytes.get(..200.min(bytes.len())).unwrap_or_default())
+        );
     }
     Error::Api { code, reason: str_at(value, &["reason"]).to_owned(), message }
 }

@@ -46,7 +46,14 @@ pub struct Reflector {
 impl Reflector {
     /// Of the collection at `path`; `query` narrows it, e.g. `fieldSelector=spec.nodeName%3Dn1`, or is empty.
     pub fn new(client: Rc<Client>, path: &str, query: &str) -> Reflector {
-        Reflector { client, path: path.into(), query: query.into(), version: String::new(), state: State::List, failures: 0 }
+        Reflector {
+            client,
+            path: path.into(),
+            query: query.into(),
+            version: String::new(),
+            state: State::List,
+            failures: 0,
+        }
     }
 
     /// The next change; waits as long as it takes. Cancelling it loses nothing but the wait.
@@ -101,7 +108,7 @@ impl Reflector {
             State::Read(body, lines) => {
                 let transport = |cause: String| Error::Transport { server: self.client.server(), cause };
                 loop {
-                    if let Some(line) = lines.next().map_err(transport)? {
+                    if let Some(line) = lines.next_line().map_err(transport)? {
                         let event: Value = serde_json::from_slice(&line)
                             .map_err(|e| Error::Answer { path: self.path.clone(), cause: e.to_string() })?;
                         return read_event(event, &mut self.version);
@@ -143,7 +150,9 @@ fn read_event(mut event: Value, version: &mut String) -> Result<Option<Change>, 
 
 /// Doubling from [`PAUSE_FIRST`] to [`PAUSE_MAX`], of which the last half is random so that a fleet does not come back at once.
 fn pause(failures: u32) -> Duration {
-    let full = PAUSE_FIRST.saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX).max(1)).min(PAUSE_MAX);
+    let full = PAUSE_FIRST
+        .saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX).max(1))
+        .min(PAUSE_MAX);
     let half = full / 2;
     let spread = u64::try_from(half.as_millis()).unwrap_or(0).max(1);
     half + Duration::from_millis(crate::clock::Moment::now().0.unsigned_abs() / 1000 % spread)
@@ -163,7 +172,7 @@ impl Lines {
     }
 
     /// The next whole line without its end; `None` while bytes are missing, an error when it is too long.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
+    pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, String> {
         let found = self.buffer.get(self.searched..).and_then(|rest| rest.iter().position(|b| *b == b'\n'));
         match found {
             Some(offset) => {
@@ -176,7 +185,9 @@ impl Lines {
                 }
                 Ok(Some(line))
             }
-            None if self.buffer.len() > LINE_BYTES_MAX => Err(format!("line of a watch is longer than {LINE_BYTES_MAX} bytes")),
+            None if self.buffer.len() > LINE_BYTES_MAX => {
+                Err(format!("line of a watch is longer than {LINE_BYTES_MAX} bytes"))
+            }
             None => {
                 self.searched = self.buffer.len();
                 Ok(None)
@@ -197,7 +208,7 @@ mod tests {
             let mut out = Vec::new();
             for part in text.chunks(cut) {
                 lines.push(part);
-                while let Ok(Some(line)) = lines.next() {
+                while let Ok(Some(line)) = lines.next_line() {
                     out.push(line);
                 }
             }
@@ -205,7 +216,7 @@ mod tests {
         }
         let mut lines = Lines::default();
         lines.push(&vec![b'x'; LINE_BYTES_MAX + 1]);
-        assert!(lines.next().is_err());
+        assert!(lines.next_line().is_err());
     }
 
     #[test]

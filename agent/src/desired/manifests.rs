@@ -67,7 +67,11 @@ fn pods_of(file: &Path, node_name: &str) -> Result<Vec<Value>, String> {
     }
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
     let documents = mote_api::yaml::parse(&text).map_err(|e| e.to_string())?;
-    documents.into_iter().filter(|document| !document.is_null()).map(|document| static_pod(document, file, node_name)).collect()
+    documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .map(|document| static_pod(document, file, node_name))
+        .collect()
 }
 
 /// A manifest as a pod of this node.
@@ -101,17 +105,25 @@ mod tests {
     fn manifests_become_pods_of_the_node() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("a.json", r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": []}}"#);
+        write(
+            "a.json",
+            r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": []}}"#,
+        );
         write("b.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: one, namespace: ns}\nspec: {containers: []}\n");
         write("c.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: no}\n");
         write("d.json", "{broken");
         write(".hidden.json", "{}");
-        let names = |pods: &[Value]| pods.iter().map(|p| format!("{}/{}", meta::namespace(p), meta::name(p))).collect::<Vec<_>>();
+        let names = |pods: &[Value]| {
+            pods.iter().map(|p| format!("{}/{}", meta::namespace(p), meta::name(p))).collect::<Vec<_>>()
+        };
         let first = read(dir.path(), "n1");
         assert_eq!(names(&first), ["default/web-n1", "ns/one-n1"]);
         assert_eq!(meta::uid(&first[0]).len(), 32);
         assert_eq!(meta::uid(&read(dir.path(), "n1")[0]), meta::uid(&first[0]));
-        write("a.json", r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": [], "x": 1}}"#);
+        write(
+            "a.json",
+            r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": [], "x": 1}}"#,
+        );
         assert_ne!(meta::uid(&read(dir.path(), "n1")[0]), meta::uid(&first[0]));
     }
 }

@@ -42,7 +42,8 @@ pub fn all(agent: &Rc<Agent>, mirrors: &[Value]) {
 pub fn put(agent: &Rc<Agent>, mirror: &Value) {
     let (namespace, name) = key(mirror);
     let hash = meta::annotation(mirror, MIRROR).to_owned();
-    let wanted = agent.find(&namespace, &name).is_some_and(|pod| pod.source == Source::Static && pod.uid.as_str() == hash);
+    let wanted =
+        agent.find(&namespace, &name).is_some_and(|pod| pod.source == Source::Static && pod.uid.as_str() == hash);
     if meta::is_deleting(mirror) || (!wanted && agent.statics_known.get()) {
         tokio::task::spawn_local(remove(agent.clone(), namespace, name, meta::uid(mirror).to_owned()));
         return;
@@ -54,7 +55,9 @@ pub fn put(agent: &Rc<Agent>, mirror: &Value) {
 pub fn gone(agent: &Rc<Agent>, mirror: &Value) {
     let (namespace, name) = key(mirror);
     agent.mirrors.borrow_mut().remove(&(namespace.clone(), name.clone()));
-    if let Some(pod) = agent.find(&namespace, &name).filter(|pod| pod.source == Source::Static && pod.deleting.is_none()) {
+    if let Some(pod) =
+        agent.find(&namespace, &name).filter(|pod| pod.source == Source::Static && pod.deleting.is_none())
+    {
         tokio::task::spawn_local(again(agent.clone(), pod));
     }
 }
@@ -73,11 +76,12 @@ async fn again(agent: Rc<Agent>, pod: Rc<Pod>) {
 
 async fn remove(agent: Rc<Agent>, namespace: String, name: String, uid: String) {
     let Some(client) = &agent.client else { return };
-    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
-    if let Err(error) = client.delete(&path::core(&namespace, "pods", &name), &options).await {
-        if !error.is_not_found() {
-            log::debug!("delete mirror pod {namespace}/{name}: {error}");
-        }
+    let options =
+        json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
+    if let Err(error) = client.delete(&path::core(&namespace, "pods", &name), &options).await
+        && !error.is_not_found()
+    {
+        log::debug!("delete mirror pod {namespace}/{name}: {error}");
     }
 }
 
@@ -85,10 +89,10 @@ async fn remove(agent: Rc<Agent>, namespace: String, name: String, uid: String) 
 pub async fn remove_of(agent: &Rc<Agent>, pod: &Pod) {
     let Some(client) = &agent.client else { return };
     let target = path::core(&pod.namespace, "pods", &pod.name);
-    if let Ok(mirror) = client.get(&target).await {
-        if meta::annotation(&mirror, MIRROR) == pod.uid.as_str() {
-            remove(agent.clone(), pod.namespace.clone(), pod.name.clone(), meta::uid(&mirror).to_owned()).await;
-        }
+    if let Ok(mirror) = client.get(&target).await
+        && meta::annotation(&mirror, MIRROR) == pod.uid.as_str()
+    {
+        remove(agent.clone(), pod.namespace.clone(), pod.name.clone(), meta::uid(&mirror).to_owned()).await;
     }
 }
 
@@ -132,7 +136,11 @@ fn mirror_of(pod: &Pod, node_name: &str) -> Value {
     if let Some(map) = mirror.as_object_mut() {
         map.remove("status");
     }
-    set(&mut mirror, &["metadata", "annotations", MIRROR], str_at(&pod.object, &["metadata", "annotations", HASH]).into());
+    set(
+        &mut mirror,
+        &["metadata", "annotations", MIRROR],
+        str_at(&pod.object, &["metadata", "annotations", HASH]).into(),
+    );
     set(&mut mirror, &["spec", "nodeName"], node_name.into());
     mirror
 }

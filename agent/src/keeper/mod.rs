@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mote_runtime::container::{Container, Process};
-use mote_runtime::keeper::protocol::{self, Call, Decoder, Event, Exec, ExecResult, Failure, FailureKind, Message, Reply, Request};
+use mote_runtime::keeper::protocol::{
+    self, Call, Decoder, Event, Exec, ExecResult, Failure, FailureKind, Message, Reply, Request,
+};
 use mote_runtime::keeper::{self, RunDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -241,7 +243,9 @@ impl Keeper {
     /// Every pod UID the keeper holds something of.
     pub fn pods(&self) -> BTreeSet<String> {
         let mut all: BTreeSet<String> = self.sandboxes.borrow().clone();
-        all.extend(self.book.borrow().values().map(|listed| label(listed, LABEL_UID).to_owned()).filter(|uid| !uid.is_empty()));
+        all.extend(
+            self.book.borrow().values().map(|listed| label(listed, LABEL_UID).to_owned()).filter(|uid| !uid.is_empty()),
+        );
         all
     }
 
@@ -274,7 +278,8 @@ impl Keeper {
     pub async fn start(&self, container: Container) -> Result<Started, Error> {
         let (id, labels) = (container.id.clone(), container.labels.clone());
         // In the book before the answer: its end may be heard first.
-        let mut listed = Listed { id: id.clone(), labels, pid: 0, start_time: 0, started_at: 0, state: State::Starting };
+        let mut listed =
+            Listed { id: id.clone(), labels, pid: 0, start_time: 0, started_at: 0, state: State::Starting };
         self.book.borrow_mut().insert(id.clone(), listed.clone());
         let reply = self.call(Request::Start(Box::new(container))).await;
         let mut book = self.book.borrow_mut();
@@ -286,7 +291,8 @@ impl Keeper {
                 if listed.state == State::Starting {
                     listed.state = State::Running;
                 }
-                (listed.pid, listed.start_time, listed.started_at) = (started.pid, started.start_time, started.started_at);
+                (listed.pid, listed.start_time, listed.started_at) =
+                    (started.pid, started.start_time, started.started_at);
                 book.insert(id, listed);
                 Ok(started)
             }
@@ -317,7 +323,13 @@ impl Keeper {
     }
 
     /// Runs a process in a container.
-    pub async fn exec(&self, id: &str, process: Process, timeout: Duration, output_bytes_max: u32) -> Result<ExecResult, Error> {
+    pub async fn exec(
+        &self,
+        id: &str,
+        process: Process,
+        timeout: Duration,
+        output_bytes_max: u32,
+    ) -> Result<ExecResult, Error> {
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         match self.call(Request::Exec(Exec { id: id.to_owned(), process, timeout_ms, output_bytes_max })).await? {
             Reply::Exec(result) => Ok(result),

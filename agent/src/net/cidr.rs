@@ -32,13 +32,8 @@ impl Cidr {
     }
 
     /// The number of leading bits that are fixed, 0 to 32.
-    pub fn len(&self) -> u8 {
+    pub fn prefix_len(&self) -> u8 {
         self.len
-    }
-
-    /// Never: a range holds at least one address. (Here because clippy wants it beside `len`.)
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// The netmask as an address.

@@ -8,7 +8,7 @@ use super::nft::expr::{self, Expr};
 use super::nft::{self, Base, Batch, Hook};
 use super::route::{self, Route};
 use super::socket::Socket;
-use super::{Cidr, Error, NetConfig, Tag};
+use super::{Cidr, Error, NetConfig, Tag, firewall};
 
 const FORWARD_SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 const MTU_DEFAULT: u32 = 1500;
@@ -34,7 +34,9 @@ pub(super) fn prepare(socket: &mut Socket, config: &NetConfig) -> Result<(), Err
         route::set(socket, &way).map_err(|e| e.error("set route", range.to_string()))?;
     }
     forward()?;
-    masquerade(config)
+    masquerade(config)?;
+    firewall::open(config.tag, config.cluster_cidr);
+    Ok(())
 }
 
 fn set_addresses(socket: &mut Socket, home: &Link, wanted: &[Option<Ipv4Addr>]) -> Result<(), Error> {
@@ -133,6 +135,7 @@ pub(super) fn teardown(tag: Tag) -> Result<(), Error> {
     for table in [tag.proxy_table(), tag.net_table()] {
         first = first.and(nft::delete_table(&mut filter, &table));
     }
+    firewall::close(tag);
     let prefix = tag.veth_prefix();
     let mut names: Vec<String> = link::list(&mut socket)?.into_iter().map(|l| l.name).collect();
     names.retain(|name| name.starts_with(&prefix) || *name == tag.bridge());
@@ -171,7 +174,7 @@ pub fn node_address() -> Result<Option<Ipv4Addr>, Error> {
 }
 
 fn default_route(socket: &mut Socket) -> Result<Option<Route>, Error> {
-    Ok(route::list(socket)?.into_iter().filter(|r| r.dst.len() == 0 && r.via.is_some()).min_by_key(|r| r.metric))
+    Ok(route::list(socket)?.into_iter().filter(|r| r.dst.prefix_len() == 0 && r.via.is_some()).min_by_key(|r| r.metric))
 }
 
 fn gone(name: &str) -> Error {

@@ -15,6 +15,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -28,6 +29,7 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 const IFF_UP: u32 = 1;
+const IF_OPER_UP: u8 = 6;
 /// Length of `struct ifinfomsg`.
 const IFINFO_LEN: usize = 16;
 
@@ -40,6 +42,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// The index of the other end of a veth pair, in whatever namespace that is.
     pub(crate) peer: u32,
+    /// Whether packets pass (RFC 2863 operational state).
+    pub(crate) works: bool,
 }
 
 /// A link's hardware address.
@@ -172,5 +176,6 @@ fn parse(body: &[u8]) -> Option<Link> {
         alias: attrs.find(IFLA_IFALIAS).map(wire::text).unwrap_or_default(),
         mtu: attrs.find(IFLA_MTU).and_then(|v| wire::ne32(v, 0)).unwrap_or(0),
         peer: attrs.find(IFLA_LINK).and_then(|v| wire::ne32(v, 0)).unwrap_or(0),
+        works: attrs.find(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
     })
 }

@@ -18,6 +18,7 @@
 
 mod cidr;
 pub(crate) mod conntrack;
+mod firewall;
 mod host;
 mod ipam;
 mod link;

@@ -8,9 +8,6 @@ use ring::digest;
 
 use super::Error;
 
-/// Interface names hold at most 15 bytes (IFNAMSIZ is 16 with the final zero).
-pub const LINK_NAME_MAX: usize = 15;
-
 /// Four hex digits that tell one instance (one data folder) from the others of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tag([u8; 4]);
@@ -84,6 +81,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Interface names hold at most 15 bytes (IFNAMSIZ is 16 with the final zero).
+    const LINK_NAME_MAX: usize = 15;
 
     #[test]
     fn names_fit_an_interface() {

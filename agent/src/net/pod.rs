@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::ipam;
 use super::link::{self, Link, Mac, Veth};
@@ -14,6 +15,10 @@ use super::{Cidr, Error, NetConfig, Tag};
 const POD_LINK: &str = "eth0";
 /// Every host end has the same MAC: each is alone on its wire.
 const HOST_MAC: Mac = [0xee; 6];
+
+/// How long the kernel gets to notice that both ends are up: 500 ms.
+const WORKS_TRIES: usize = 500;
+const WORKS_PAUSE: Duration = Duration::from_millis(1);
 
 /// A pod and the address it shall have.
 pub(super) struct Place<'a> {
@@ -36,7 +41,23 @@ impl Place<'_> {
         };
         link::no_ipv6_autoconf(&mut inside, far.index);
         self.inside(&mut inside, far.index).map_err(|e| e.error("set up pod link of sandbox", self.id))?;
-        self.outside(&mut host, near.index).map_err(|e| e.error("set up host link of sandbox", self.id))
+        self.outside(&mut host, near.index).map_err(|e| e.error("set up host link of sandbox", self.id))?;
+        self.wait_until_it_works(&mut inside, POD_LINK)?;
+        self.wait_until_it_works(&mut host, &name)
+    }
+
+    /// The end that was set up first drops every packet until the kernel's deferred work has seen its carrier: without this
+    /// the pod's first datagram is lost (a name looked up at start then takes five seconds). Kernels from 6.8 on do that work
+    /// when they are asked for the link.
+    fn wait_until_it_works(&self, socket: &mut Socket, name: &str) -> Result<(), Error> {
+        for _ in 0..WORKS_TRIES {
+            if link::get(socket, name)?.is_none_or(|link| link.works) {
+                return Ok(());
+            }
+            std::thread::sleep(WORKS_PAUSE);
+        }
+        log::warn!("link {name} of sandbox {} has no carrier yet", self.id);
+        Ok(())
     }
 
     /// The pair, if a former call made it and both ends are where they belong. Anything else under the name is removed.

@@ -58,7 +58,7 @@ impl Route {
 
     fn write(&self, m: &mut Messages) {
         let scope = if self.via.is_some() { SCOPE_UNIVERSE } else { SCOPE_LINK };
-        m.raw(&[AF_INET, self.dst.len(), 0, 0, TABLE_MAIN, self.protocol, scope, TYPE_UNICAST]);
+        m.raw(&[AF_INET, self.dst.prefix_len(), 0, 0, TABLE_MAIN, self.protocol, scope, TYPE_UNICAST]);
         m.ne32(if self.via.is_some() && self.link != 0 { FLAG_ONLINK } else { 0 });
         m.attr(RTA_DST, &self.dst.base().octets());
         if self.link != 0 {

@@ -108,8 +108,8 @@ impl Socket {
         first
     }
 
-    /// Sends one request with the DUMP flag and hands each reply's kind and body to `each`, which may be called again from the
-    /// start after `restart` when the kernel's tables changed in between.
+    /// Sends one request with the DUMP flag and hands each reply's kind and body to `each`, with a fresh `T` for every try: the
+    /// dump begins anew when the kernel's tables changed in between.
     ///
     /// # Errors
     /// The kernel's refusal, or EAGAIN when the tables never held still.
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn read(body: &[u8], flags: u16) -> Result<(), Refusal> {
-        verdict(&wire::Message { kind: NLMSG_ERROR, flags, seq: 0, body })
+        verdict(&wire::Message { kind: NLMSG_ERROR, flags, body })
     }
 
     #[test]

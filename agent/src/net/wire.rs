@@ -137,7 +137,6 @@ impl Messages {
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
-    pub(crate) seq: u32,
     pub(crate) body: &'a [u8],
 }
 
@@ -149,12 +148,7 @@ impl<'a> Iterator for Replies<'a> {
 
     fn next(&mut self) -> Option<Message<'a>> {
         let len = usize::try_from(ne32(self.0, 0)?).ok()?;
-        let message = Message {
-            kind: ne16(self.0, 4)?,
-            flags: ne16(self.0, 6)?,
-            seq: ne32(self.0, 8)?,
-            body: self.0.get(HEADER_LEN..len)?,
-        };
+        let message = Message { kind: ne16(self.0, 4)?, flags: ne16(self.0, 6)?, body: self.0.get(HEADER_LEN..len)? };
         self.0 = self.0.get(align(len)..).unwrap_or_default();
         Some(message)
     }
@@ -235,8 +229,9 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         let all: Vec<_> = Replies(bytes).collect();
         assert_eq!(all.len(), 2);
-        assert_eq!((all[0].kind, all[0].flags, all[0].seq), (16, 5, 1));
-        assert_eq!((all[1].kind, all[1].seq, all[1].body.len()), (17, 2, 0));
+        assert_eq!((all[0].kind, all[0].flags), (16, 5));
+        assert_eq!((all[1].kind, all[1].body.len()), (17, 0));
+        assert_eq!(ne32(bytes, bytes.len() - 8), Some(2), "sequence numbers count up");
         let attrs = Attrs::after(all[0].body, 4);
         assert_eq!(attrs.find(3).map(text).as_deref(), Some("eth0"));
         assert_eq!(attrs.find_path(&[18, 1]), Some(&[1, 2, 3][..]));

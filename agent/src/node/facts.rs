@@ -57,8 +57,12 @@ fn kib(meminfo: &str, key: &str) -> u64 {
 
 pub(super) fn pressure(machine: &Machine) -> Pressure {
     let processes = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let processes: u64 = processes.split_whitespace().nth(3).and_then(|p| p.split('/').nth(1)?.parse().ok()).unwrap_or(0);
-    let pid_max: u64 = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(32_768);
+    let processes: u64 =
+        processes.split_whitespace().nth(3).and_then(|p| p.split('/').nth(1)?.parse().ok()).unwrap_or(0);
+    let pid_max: u64 = std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(32_768);
     Pressure {
         memory: machine.memory_available_bytes < MEMORY_AVAILABLE_MIN,
         disk: machine.disk_free_bytes < machine.disk_bytes / 100 * DISK_FREE_PERCENT_MIN,
@@ -83,7 +87,12 @@ fn first_line(path: &str) -> String {
 impl Machine {
     pub(super) fn node_info(&self, version: &str) -> Value {
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let os_image = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"').to_owned();
+        let os_image = release
+            .lines()
+            .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+            .unwrap_or("Linux")
+            .trim_matches('"')
+            .to_owned();
         let mut machine_id = first_line("/etc/machine-id");
         if machine_id.is_empty() {
             machine_id = first_line("/proc/sys/kernel/random/boot_id").replace('-', "");

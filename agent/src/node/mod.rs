@@ -55,7 +55,14 @@ pub async fn keep(agent: Rc<Agent>, client: Rc<Client>, settings: Settings, regi
         let network = agent.network.borrow().is_some();
         let status = status(&agent, &settings, network, &said, now);
         if !same(&said, &status) || now.since(said_at) >= STATUS_EVERY {
-            match client.patch(&format!("{}/status", path::node(&agent.config.node_name)), Content::MergePatch, &json!({"status": status})).await {
+            match client
+                .patch(
+                    &format!("{}/status", path::node(&agent.config.node_name)),
+                    Content::MergePatch,
+                    &json!({"status": status}),
+                )
+                .await
+            {
                 Ok(_) => (said, said_at) = (status, now),
                 Err(error) if error.is_not_found() => {
                     log::warn!("node {} was deleted: registers again", agent.config.node_name);
@@ -92,9 +99,10 @@ async fn register(agent: &Agent, client: &Client, settings: &Settings) -> Result
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": {},
         "status": status(agent, settings, false, &Value::Null, Moment::now())});
     match client.create("/api/v1/nodes", &node).await {
-        Err(error) if error.is_conflict() => {
-            client.patch(&path::node(name), Content::MergePatch, &json!({"metadata": {"labels": labels}})).await.map(|_| ())
-        }
+        Err(error) if error.is_conflict() => client
+            .patch(&path::node(name), Content::MergePatch, &json!({"metadata": {"labels": labels}}))
+            .await
+            .map(|_| ()),
         other => other.map(|_| ()),
     }
 }
@@ -145,9 +153,39 @@ fn status(agent: &Agent, settings: &Settings, network: bool, said: &Value, now: 
         false => (false, "KubeletNotReady", "the pod network is not ready: no pod range yet"),
     };
     let conditions = [
-        ("MemoryPressure", pressure.memory, pressure_words(pressure.memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "mote has insufficient memory available", "mote has sufficient memory available")),
-        ("DiskPressure", pressure.disk, pressure_words(pressure.disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "mote has disk pressure", "mote has no disk pressure")),
-        ("PIDPressure", pressure.pids, pressure_words(pressure.pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "mote has insufficient PID available", "mote has sufficient PID available")),
+        (
+            "MemoryPressure",
+            pressure.memory,
+            pressure_words(
+                pressure.memory,
+                "KubeletHasInsufficientMemory",
+                "KubeletHasSufficientMemory",
+                "mote has insufficient memory available",
+                "mote has sufficient memory available",
+            ),
+        ),
+        (
+            "DiskPressure",
+            pressure.disk,
+            pressure_words(
+                pressure.disk,
+                "KubeletHasDiskPressure",
+                "KubeletHasNoDiskPressure",
+                "mote has disk pressure",
+                "mote has no disk pressure",
+            ),
+        ),
+        (
+            "PIDPressure",
+            pressure.pids,
+            pressure_words(
+                pressure.pids,
+                "KubeletHasInsufficientPID",
+                "KubeletHasSufficientPID",
+                "mote has insufficient PID available",
+                "mote has sufficient PID available",
+            ),
+        ),
         ("Ready", ready.0, (ready.1, ready.2)),
     ];
     let before = list_at(said, &["conditions"]);
@@ -164,14 +202,23 @@ fn status(agent: &Agent, settings: &Settings, network: bool, said: &Value, now: 
     let mut status = Map::new();
     status.insert("addresses".into(), addresses.into());
     status.insert("capacity".into(), resources(machine.memory_bytes, machine.disk_bytes));
-    status.insert("allocatable".into(), resources(machine.memory_bytes.saturating_sub(facts::MEMORY_RESERVED_BYTES), machine.disk_bytes / 10 * 9));
+    status.insert(
+        "allocatable".into(),
+        resources(machine.memory_bytes.saturating_sub(facts::MEMORY_RESERVED_BYTES), machine.disk_bytes / 10 * 9),
+    );
     status.insert("conditions".into(), conditions.into());
     status.insert("daemonEndpoints".into(), json!({"kubeletEndpoint": {"Port": settings.kubelet_port}}));
     status.insert("nodeInfo".into(), machine.node_info(&settings.version));
     Value::Object(status)
 }
 
-fn pressure_words(yes: bool, bad: &'static str, good: &'static str, bad_text: &'static str, good_text: &'static str) -> (&'static str, &'static str) {
+fn pressure_words(
+    yes: bool,
+    bad: &'static str,
+    good: &'static str,
+    bad_text: &'static str,
+    good_text: &'static str,
+) -> (&'static str, &'static str) {
     if yes { (bad, bad_text) } else { (good, good_text) }
 }
 
@@ -280,5 +327,8 @@ pub async fn follow(agent: Rc<Agent>, client: Rc<Client>, settings: NetSettings,
 
 fn address_of(node: &Value) -> Option<Ipv4Addr> {
     let addresses = list_at(node, &["status", "addresses"]);
-    addresses.iter().find(|entry| str_at(entry, &["type"]) == "InternalIP").and_then(|entry| str_at(entry, &["address"]).parse().ok())
+    addresses
+        .iter()
+        .find(|entry| str_at(entry, &["type"]) == "InternalIP")
+        .and_then(|entry| str_at(entry, &["address"]).parse().ok())
 }

@@ -9,7 +9,9 @@ use mote_api::tree::{Value, at, i64_at, json, list_at, str_at};
 use mote_images::{Cancel, Image, Reference, Silent};
 use mote_runtime::container::{Container, Process, Rootfs};
 
-use super::model::{Exit, Failure, ImageState, Instance, Pod, PullPolicy, Sandbox, Source, State, Stopping, Volumes, Wanted};
+use super::model::{
+    Exit, Failure, ImageState, Instance, Pod, PullPolicy, Sandbox, Source, State, Stopping, Volumes, Wanted,
+};
 use super::plan::{Action, short};
 use super::spec::env::{Refs, Self_, referred};
 use super::spec::{self, etc};
@@ -57,11 +59,20 @@ pub async fn execute(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: 
         Action::Pull { container } => {
             if let Some(wanted) = pod.container(&container) {
                 memory.images.insert(container.clone(), ImageState::Pulling);
-                tokio::task::spawn_local(pull(agent.clone(), slot.clone(), pod.clone(), container, wanted.image.clone(), wanted.pull));
+                tokio::task::spawn_local(pull(
+                    agent.clone(),
+                    slot.clone(),
+                    pod.clone(),
+                    container,
+                    wanted.image.clone(),
+                    wanted.pull,
+                ));
             }
         }
         Action::Start { container, attempt, crashes } => start(agent, pod, memory, &container, attempt, crashes).await,
-        Action::Stop { container, id, grace, why } => stop(agent, slot, pod, memory, &container, &id, grace, &why).await,
+        Action::Stop { container, id, grace, why } => {
+            stop(agent, slot, pod, memory, &container, &id, grace, &why).await
+        }
         Action::Kill { id } => {
             if let Some(stopping) = memory.stopping.get_mut(&id) {
                 stopping.killed = true;
@@ -91,7 +102,9 @@ async fn fetch(agent: &Agent, pod: &Pod) -> Result<Refs, String> {
     let Some(client) = agent.client.as_ref().filter(|_| pod.source == Source::Api) else {
         return Err("ConfigMaps and Secrets are for pods of an API server".into());
     };
-    for (resource, names, into) in [("configmaps", config_maps, &mut refs.config_maps), ("secrets", secrets, &mut refs.secrets)] {
+    for (resource, names, into) in
+        [("configmaps", config_maps, &mut refs.config_maps), ("secrets", secrets, &mut refs.secrets)]
+    {
         for name in names {
             let target = crate::client::path::core(&pod.namespace, resource, &name);
             let object = match client.get(&target).await {
@@ -166,7 +179,11 @@ async fn make_volumes(agent: &Rc<Agent>, pod: &Rc<Pod>, memory: &mut Memory) {
         let refs = fetch(agent, pod).await?;
         let tokens = tokens(agent, pod).await;
         let addresses = addresses(agent, memory);
-        volumes::make(pod, &agent.config.roots, &Content { refs: &refs, me: &me(agent, pod, &addresses), tokens: &tokens })
+        volumes::make(
+            pod,
+            &agent.config.roots,
+            &Content { refs: &refs, me: &me(agent, pod, &addresses), tokens: &tokens },
+        )
     };
     let made: Result<(), String> = made.await;
     memory.volumes = match made {
@@ -218,11 +235,14 @@ async fn sandbox(agent: &Rc<Agent>, pod: &Rc<Pod>) -> Result<Option<IpAddr>, Str
     if let (true, Some(network)) = (own_net, network) {
         let netns = agent.keeper.dir().namespace(&id, "net");
         let attached = tokio::task::spawn_blocking(move || network.attach(&id, &netns)).await;
-        let address = attached.map_err(|e| e.to_string())?.map_err(|e| format!("attach pod {} to the network: {e}", pod.key()))?;
+        let address = attached
+            .map_err(|e| e.to_string())?
+            .map_err(|e| format!("attach pod {} to the network: {e}", pod.key()))?;
         ip = Some(IpAddr::V4(address));
     }
     let config = &agent.config;
-    let cluster = etc::Cluster { dns: config.dns.map(IpAddr::V4), domain: &config.domain, node_name: &config.node_name };
+    let cluster =
+        etc::Cluster { dns: config.dns.map(IpAddr::V4), domain: &config.domain, node_name: &config.node_name };
     etc::write(&config.roots, pod, ip, &cluster)?;
     Ok(if own_net { ip } else { None })
 }
@@ -233,12 +253,19 @@ async fn pull(agent: Rc<Agent>, slot: Rc<Slot>, pod: Rc<Pod>, container: String,
     slot.tell(News::Image { container, result: result.map(Box::new) });
 }
 
-async fn pulled(agent: &Rc<Agent>, pod: &Rc<Pod>, container: &str, text: &str, policy: PullPolicy) -> Result<Image, (&'static str, String)> {
+async fn pulled(
+    agent: &Rc<Agent>,
+    pod: &Rc<Pod>,
+    container: &str,
+    text: &str,
+    policy: PullPolicy,
+) -> Result<Image, (&'static str, String)> {
     let field = field_of(pod, container);
     let reference: Reference = match text.parse() {
         Ok(reference) => reference,
         Err(error) => {
-            let message = format!("Failed to apply default image tag {text:?}: couldn't parse image name {text:?}: {error}");
+            let message =
+                format!("Failed to apply default image tag {text:?}: couldn't parse image name {text:?}: {error}");
             agent.events.note(&pod.object, &field, true, "InspectFailed", &message);
             return Err(("InvalidImageName", message));
         }
@@ -266,7 +293,8 @@ async fn pulled(agent: &Rc<Agent>, pod: &Rc<Pod>, container: &str, text: &str, p
     let mut options = agent.config.pull.clone();
     options.credentials = credentials(agent, pod, &reference).await;
     let store = agent.images.clone();
-    let result = tokio::task::spawn_blocking(move || store.pull(&reference, &options, &Silent, &Cancel::default())).await;
+    let result =
+        tokio::task::spawn_blocking(move || store.pull(&reference, &options, &Silent, &Cancel::default())).await;
     match result {
         Ok(Ok(image)) => {
             let took = Moment::now().since(began);
@@ -305,15 +333,22 @@ async fn credentials(agent: &Rc<Agent>, pod: &Rc<Pod>, reference: &Reference) ->
         let document = data.get(".dockerconfigjson").and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
         let Some(auths) = document.as_ref().and_then(|d| d.get("auths")).and_then(Value::as_object) else { continue };
         for (server, auth) in auths {
-            let host = server.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default();
+            let host = server
+                .trim_start_matches("https://")
+                .trim_start_matches("http://")
+                .split('/')
+                .next()
+                .unwrap_or_default();
             let hub = reference.registry() == "docker.io" && host.ends_with("docker.io");
             if host != reference.registry() && !hub {
                 continue;
             }
-            let (mut user, mut password) = (str_at(auth, &["username"]).to_owned(), str_at(auth, &["password"]).to_owned());
+            let (mut user, mut password) =
+                (str_at(auth, &["username"]).to_owned(), str_at(auth, &["password"]).to_owned());
             if user.is_empty() {
                 use base64::Engine as _;
-                let both = base64::engine::general_purpose::STANDARD.decode(str_at(auth, &["auth"])).unwrap_or_default();
+                let both =
+                    base64::engine::general_purpose::STANDARD.decode(str_at(auth, &["auth"])).unwrap_or_default();
                 let both = String::from_utf8_lossy(&both).into_owned();
                 let (u, p) = both.split_once(':').unwrap_or_default();
                 (user, password) = (u.to_owned(), p.to_owned());
@@ -325,7 +360,15 @@ async fn credentials(agent: &Rc<Agent>, pod: &Rc<Pod>, reference: &Reference) ->
 }
 
 /// The runtime's description of a container, with everything it refers to.
-async fn describe(agent: &Rc<Agent>, pod: &Pod, memory: &Memory, wanted: &Wanted, image: &Image, attempt: u32, crashes: u32) -> Result<Container, String> {
+async fn describe(
+    agent: &Rc<Agent>,
+    pod: &Pod,
+    memory: &Memory,
+    wanted: &Wanted,
+    image: &Image,
+    attempt: u32,
+    crashes: u32,
+) -> Result<Container, String> {
     let refs = fetch(agent, pod).await?;
     let addresses = addresses(agent, memory);
     let links = at(&pod.object, &["spec", "enableServiceLinks"]).and_then(Value::as_bool) != Some(false);
@@ -351,7 +394,10 @@ pub async fn process_of(agent: &Rc<Agent>, pod: &Pod, name: &str) -> Result<Proc
     let wanted = pod.container(name).ok_or("no such container")?;
     let reference: Reference = wanted.image.parse().map_err(|e| format!("{e}"))?;
     let store = agent.images.clone();
-    let image = tokio::task::spawn_blocking(move || store.find(&reference)).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+    let image = tokio::task::spawn_blocking(move || store.find(&reference))
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
     let image = image.ok_or_else(|| format!("image {} is gone", wanted.image))?;
     Ok(describe(agent, pod, &Memory::default(), wanted, &image, 0, 0).await?.process)
 }
@@ -386,7 +432,13 @@ async fn start(agent: &Rc<Agent>, pod: &Rc<Pod>, memory: &mut Memory, name: &str
             memory.starts.remove(name);
             memory.images.remove(name);
             if at(&wanted.spec, &["lifecycle", "postStart"]).is_some() {
-                tokio::task::spawn_local(probes::hook::post_start(agent.clone(), pod.clone(), name.to_owned(), id.clone(), process.clone()));
+                tokio::task::spawn_local(probes::hook::post_start(
+                    agent.clone(),
+                    pod.clone(),
+                    name.to_owned(),
+                    id.clone(),
+                    process.clone(),
+                ));
             }
             memory.processes.insert(id, process);
         }
@@ -417,7 +469,14 @@ async fn start(agent: &Rc<Agent>, pod: &Rc<Pod>, memory: &mut Memory, name: &str
     }
 }
 
-fn make_folders(agent: &Agent, pod: &Pod, container: &Container, image: &Image, name: &str, attempt: u32) -> Result<(), String> {
+fn make_folders(
+    agent: &Agent,
+    pod: &Pod,
+    container: &Container,
+    image: &Image,
+    name: &str,
+    attempt: u32,
+) -> Result<(), String> {
     let roots = &agent.config.roots;
     agent.images.lease(&container.id, image).map_err(|e| e.to_string())?;
     if let Rootfs::Overlay { upper, work, .. } = &container.rootfs {
@@ -433,7 +492,8 @@ fn make_folders(agent: &Agent, pod: &Pod, container: &Container, image: &Image, 
     super::dirs::write(&last_words, b"")?;
     // Whoever the container runs as may write its last words.
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&last_words, std::fs::Permissions::from_mode(0o666)).map_err(|e| format!("set mode of {}: {e}", last_words.display()))
+    std::fs::set_permissions(&last_words, std::fs::Permissions::from_mode(0o666))
+        .map_err(|e| format!("set mode of {}: {e}", last_words.display()))
 }
 
 /// The writable layer of a container and its hold on the image.
@@ -475,7 +535,16 @@ fn remove_logs(log: &std::path::Path) {
 }
 
 #[allow(clippy::too_many_arguments)] // an action's own fields, behind what every action gets
-async fn stop(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: &mut Memory, container: &str, id: &str, grace: Duration, why: &str) {
+async fn stop(
+    agent: &Rc<Agent>,
+    slot: &Rc<Slot>,
+    pod: &Rc<Pod>,
+    memory: &mut Memory,
+    container: &str,
+    id: &str,
+    grace: Duration,
+    why: &str,
+) {
     let now = Moment::now();
     let deadline = now.plus(grace);
     if let Some(stopping) = memory.stopping.get_mut(id) {
@@ -493,7 +562,15 @@ async fn stop(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: &mut Me
     let hook = pod.container(container).and_then(|wanted| at(&wanted.spec, &["lifecycle", "preStop"])).is_some();
     if hook && !grace.is_zero() {
         let process = memory.processes.get(id).cloned();
-        let hook = probes::hook::pre_stop(agent.clone(), pod.clone(), container.to_owned(), id.to_owned(), process, grace, signal);
+        let hook = probes::hook::pre_stop(
+            agent.clone(),
+            pod.clone(),
+            container.to_owned(),
+            id.to_owned(),
+            process,
+            grace,
+            signal,
+        );
         let slot = slot.clone();
         tokio::task::spawn_local(async move {
             hook.await;
@@ -537,7 +614,8 @@ async fn remove_all(agent: &Rc<Agent>, pod: &Rc<Pod>, memory: &mut Memory) {
     let group = spec::pod_cgroup(&agent.config.cgroup_parent, pod.uid.as_str());
     let removed = tokio::task::spawn_blocking(move || {
         let volumes = volumes::remove(&roots, &uid).and_then(|()| super::dirs::remove_tree(&logs));
-        let group = mote_runtime::cgroup::remove(&group).map_err(|e| e.to_string());
+        let group =
+            mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string());
         (volumes, group)
     });
     match removed.await {

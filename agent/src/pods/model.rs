@@ -190,7 +190,9 @@ fn wanted(spec: &Value, role: Role) -> Result<Wanted, String> {
         "Always" => PullPolicy::Always,
         "Never" => PullPolicy::Never,
         "IfNotPresent" => PullPolicy::IfNotPresent,
-        _ if image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or(image).contains([':', '@']) => PullPolicy::Always,
+        _ if image.ends_with(":latest") || !image.rsplit('/').next().unwrap_or(image).contains([':', '@']) => {
+            PullPolicy::Always
+        }
         _ => PullPolicy::IfNotPresent,
     };
     let hash = format!("{:016x}", fnv(&[name.as_bytes(), b"\0", image.as_bytes()]));
@@ -374,6 +376,8 @@ impl Facts {
 
     /// Every run that is alive.
     pub fn running(&self) -> impl Iterator<Item = (&str, &Instance)> {
-        self.runs.iter().flat_map(|(name, runs)| runs.iter().filter(|run| run.running()).map(move |run| (name.as_str(), run)))
+        self.runs
+            .iter()
+            .flat_map(|(name, runs)| runs.iter().filter(|run| run.running()).map(move |run| (name.as_str(), run)))
     }
 }

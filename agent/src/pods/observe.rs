@@ -24,12 +24,25 @@ pub fn first_attempts(agent: &Agent, pod: &Pod) -> std::collections::BTreeMap<St
     let mut out = std::collections::BTreeMap::new();
     for wanted in &pod.containers {
         let entries = std::fs::read_dir(folder.join(&wanted.name)).into_iter().flatten().flatten();
-        let last = entries.filter_map(|entry| entry.file_name().to_string_lossy().split('.').next()?.parse::<u32>().ok()).max();
+        let last = entries
+            .filter_map(|entry| entry.file_name().to_string_lossy().split('.').next()?.parse::<u32>().ok())
+            .max();
         if let Some(last) = last {
             out.insert(wanted.name.clone(), last.saturating_add(1));
         }
     }
     out
+}
+
+/// The API may know of later runs than the logs here do (a data folder that was emptied).
+pub fn told_attempts(told: &Value, first: &mut std::collections::BTreeMap<String, u32>) {
+    let both = [list_at(told, &["containerStatuses"]), list_at(told, &["initContainerStatuses"])];
+    for entry in both.into_iter().flatten().filter(|entry| !str_at(entry, &["containerID"]).is_empty()) {
+        let count =
+            entry.get("restartCount").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        let next = first.entry(str_at(entry, &["name"]).to_owned()).or_insert(0);
+        *next = (*next).max(count.saturating_add(1));
+    }
 }
 
 /// One container of the keeper's book as a run.
@@ -71,7 +84,10 @@ pub fn facts(agent: &Agent, pod: &Pod, memory: &mut Memory) -> Facts {
         let name = label(&listed, "container").to_owned();
         let mut run = instance(&listed);
         if let State::Exited(exit) = &mut run.state {
-            let message = memory.messages.entry(run.id.clone()).or_insert_with(|| last_words(agent, pod, &name, run.attempt, exit));
+            let message = memory
+                .messages
+                .entry(run.id.clone())
+                .or_insert_with(|| last_words(agent, pod, &name, run.attempt, exit));
             if !message.is_empty() {
                 exit.message.clone_from(message);
             }
@@ -122,7 +138,9 @@ pub fn refresh(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: &mut M
         }
         // What the API was told of this very run holds until a probe says otherwise.
         let list = if wanted.role == Role::App { "containerStatuses" } else { "initContainerStatuses" };
-        let told = list_at(said, &[list]).iter().find(|entry| str_at(entry, &["containerID"]) == format!("mote://{}", listed.id));
+        let told = list_at(said, &[list])
+            .iter()
+            .find(|entry| str_at(entry, &["containerID"]) == format!("mote://{}", listed.id));
         let was = |field: &str| told.is_some_and(|entry| bool_at(entry, &[field]) == Some(true));
         let probed = Probed {
             started: !has("startupProbe") || was("started"),
@@ -131,7 +149,16 @@ pub fn refresh(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: &mut M
         };
         memory.probed.insert(listed.id.clone(), probed);
         let process = memory.processes.get(&listed.id).cloned();
-        let probing = Probing::start(agent.clone(), slot.clone(), pod.clone(), name, &listed.id, probed, process, Moment(listed.started_at));
+        let probing = Probing::start(
+            agent.clone(),
+            slot.clone(),
+            pod.clone(),
+            name,
+            &listed.id,
+            probed,
+            process,
+            Moment(listed.started_at),
+        );
         memory.probing.insert(listed.id.clone(), probing);
     }
 }

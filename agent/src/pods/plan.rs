@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use mote_api::tree::i64_at;
 
-use super::model::{Exit, Facts, Failure, ImageState, Instance, Pod, RUNS_KEPT, RestartPolicy, Role, Sandbox, State, Volumes, Wanted};
+use super::model::{
+    Exit, Facts, Failure, ImageState, Instance, Pod, RUNS_KEPT, RestartPolicy, Role, Sandbox, State, Volumes, Wanted,
+};
 use crate::clock::Moment;
 
 /// First pause of every back-off of a container.
@@ -204,7 +206,8 @@ pub fn step(pod: &Pod, wanted: &Wanted, facts: &Facts, now: Moment) -> Step {
             } else if now < shown || failure.reason != "ErrImagePull" {
                 Step::Wait { reason: failure.reason, message: failure.message.clone(), until: Some(shown.min(until)) }
             } else {
-                let message = format!("Back-off pulling image {:?}: {}: {}", wanted.image, failure.reason, failure.message);
+                let message =
+                    format!("Back-off pulling image {:?}: {}: {}", wanted.image, failure.reason, failure.message);
                 Step::Wait { reason: "ImagePullBackOff", message, until: Some(until) }
             }
         }
@@ -242,7 +245,9 @@ pub fn outcome(pod: &Pod, facts: &Facts) -> Option<bool> {
 fn passed(wanted: &Wanted, facts: &Facts, apps_began: bool) -> bool {
     match (wanted.role, facts.newest(&wanted.name)) {
         (Role::App, _) => true,
-        (Role::Sidecar, Some(run)) => run.running() && facts.probed.get(&run.id).is_none_or(|probed| probed.started) || apps_began,
+        (Role::Sidecar, Some(run)) => {
+            run.running() && facts.probed.get(&run.id).is_none_or(|probed| probed.started) || apps_began
+        }
         (Role::Init, Some(run)) => run.exit().is_some_and(|exit| exit.code == 0) || apps_began && !run.running(),
         (_, None) => apps_began,
     }
@@ -377,10 +382,13 @@ fn insist(run: &Instance, deadline: Moment, killed: bool, now: Moment, plan: &mu
 /// Everything stops: app and init containers together, then the sidecars, last one first.
 fn end(pod: &Pod, facts: &Facts, grace: Duration, why: &str, now: Moment, plan: &mut Plan) {
     let role = |name: &str| pod.container(name).map_or(Role::App, |wanted| wanted.role);
-    let mut now_ending: Vec<(&str, &Instance)> = facts.running().filter(|(name, _)| role(name) != Role::Sidecar).collect();
+    let mut now_ending: Vec<(&str, &Instance)> =
+        facts.running().filter(|(name, _)| role(name) != Role::Sidecar).collect();
     if now_ending.is_empty() {
         let sidecars = pod.containers.iter().rev().filter(|wanted| wanted.role == Role::Sidecar);
-        let last = sidecars.filter_map(|wanted| Some((wanted.name.as_str(), facts.newest(&wanted.name)?))).find(|(_, run)| run.running());
+        let last = sidecars
+            .filter_map(|wanted| Some((wanted.name.as_str(), facts.newest(&wanted.name)?)))
+            .find(|(_, run)| run.running());
         now_ending.extend(last);
     }
     for (name, run) in now_ending {

@@ -134,7 +134,9 @@ async fn speak(agent: Rc<Agent>, slot: Rc<Slot>, said: Rc<Said>) {
                     *wanted = Some(status);
                 }
             }
-            Err(error) if error.is_not_found() || error.is_conflict() => log::debug!("patch status of pod {}: {error}", pod.key()),
+            Err(error) if error.is_not_found() || error.is_conflict() => {
+                log::debug!("patch status of pod {}: {error}", pod.key())
+            }
             Err(error) => log::error!("patch status of pod {}: {error}", pod.key()),
         }
     }
@@ -174,12 +176,21 @@ pub fn back_offs(agent: &Agent, pod: &Pod, status: &Value, memory: &mut Memory) 
         memory.backing_off.insert(name.to_owned(), key);
         match reason {
             "CrashLoopBackOff" => {
-                let message = format!("Back-off restarting failed container {name} in pod {}_{}({})", pod.name, pod.namespace, pod.uid);
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}_{}({})",
+                    pod.name, pod.namespace, pod.uid
+                );
                 agent.events.note(&pod.object, &field_of(pod, name), true, "BackOff", &message);
             }
             "ImagePullBackOff" => {
                 let image = pod.container(name).map_or("", |wanted| wanted.image.as_str());
-                agent.events.note(&pod.object, &field_of(pod, name), false, "BackOff", &format!("Back-off pulling image {image:?}"));
+                agent.events.note(
+                    &pod.object,
+                    &field_of(pod, name),
+                    false,
+                    "BackOff",
+                    &format!("Back-off pulling image {image:?}"),
+                );
                 agent.events.note(&pod.object, &field_of(pod, name), true, "Failed", "Error: ImagePullBackOff");
             }
             _ => {}
@@ -196,6 +207,9 @@ mod tests {
         let old = json!({"phase": "Running", "podIP": "1.2.3.4", "extra": 1});
         assert_eq!(difference(&old, &old), None);
         let new = json!({"phase": "Failed", "reason": "Evicted"});
-        assert_eq!(difference(&old, &new), Some(json!({"status": {"phase": "Failed", "reason": "Evicted", "podIP": null}})));
+        assert_eq!(
+            difference(&old, &new),
+            Some(json!({"status": {"phase": "Failed", "reason": "Evicted", "podIP": null}}))
+        );
     }
 }

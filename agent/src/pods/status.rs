@@ -111,7 +111,9 @@ fn container(pod: &Pod, wanted: &Wanted, facts: &Facts, before: &Value, blocked:
     let mut ready = false;
     let mut started = false;
     let (state, last) = match newest {
-        None => (waiting(pod, wanted, facts, blocked, now), at(told, &["lastState"]).cloned().unwrap_or_else(|| json!({}))),
+        None => {
+            (waiting(pod, wanted, facts, blocked, now), at(told, &["lastState"]).cloned().unwrap_or_else(|| json!({})))
+        }
         Some(run) => {
             let earlier = runs.get(1).and_then(terminated);
             match &run.state {
@@ -119,13 +121,18 @@ fn container(pod: &Pod, wanted: &Wanted, facts: &Facts, before: &Value, blocked:
                     let probed = facts.probed.get(&run.id).copied();
                     started = probed.is_none_or(|probed| probed.started);
                     ready = started && probed.is_none_or(|probed| probed.ready);
-                    (json!({"running": {"startedAt": run.started.rfc3339()}}), earlier.unwrap_or_else(|| kept_last(told)))
+                    (
+                        json!({"running": {"startedAt": run.started.rfc3339()}}),
+                        earlier.unwrap_or_else(|| kept_last(told)),
+                    )
                 }
                 State::Exited(exit) => {
                     ready = wanted.role == Role::Init && exit.code == 0;
                     let this = terminated(run).unwrap_or_default();
                     match step(pod, wanted, facts, now) {
-                        Step::Wait { reason, message, .. } if pod.deleting.is_none() && reason != "ContainerCreating" => {
+                        Step::Wait { reason, message, .. }
+                            if pod.deleting.is_none() && reason != "ContainerCreating" =>
+                        {
                             (waiting_as(reason, &message), this)
                         }
                         _ => (this, earlier.unwrap_or_else(|| kept_last(told))),
@@ -141,7 +148,8 @@ fn container(pod: &Pod, wanted: &Wanted, facts: &Facts, before: &Value, blocked:
     if let Some(run) = newest {
         entry.insert("containerID".into(), format!("mote://{}", run.id).into());
     }
-    let restarts = newest.map_or_else(|| facts.first_attempt.get(&wanted.name).copied().unwrap_or(0), |run| run.attempt);
+    let restarts =
+        newest.map_or_else(|| facts.first_attempt.get(&wanted.name).copied().unwrap_or(0), |run| run.attempt);
     entry.insert("restartCount".into(), restarts.into());
     entry.insert("ready".into(), ready.into());
     entry.insert("started".into(), started.into());
@@ -173,7 +181,9 @@ fn waiting(pod: &Pod, wanted: &Wanted, facts: &Facts, blocked: bool, now: Moment
     }
     match step(pod, wanted, facts, now) {
         Step::Wait { reason, message, .. } => waiting_as(reason, &message),
-        _ if wanted.role == Role::App && pod.containers.iter().any(|other| other.role != Role::App) => waiting_as("PodInitializing", ""),
+        _ if wanted.role == Role::App && pod.containers.iter().any(|other| other.role != Role::App) => {
+            waiting_as("PodInitializing", "")
+        }
         _ => waiting_as("ContainerCreating", ""),
     }
 }
@@ -205,13 +215,23 @@ fn reason(exit: &Exit) -> &'static str {
     }
 }
 
-fn conditions(pod: &Pod, facts: &Facts, before: &Value, phase: &str, ended: bool, unready: &[String], now: Moment) -> Value {
+fn conditions(
+    pod: &Pod,
+    facts: &Facts,
+    before: &Value,
+    phase: &str,
+    ended: bool,
+    unready: &[String],
+    now: Moment,
+) -> Value {
     let completed = phase == "Succeeded";
     let why_unready = |yes: bool| -> (bool, &'static str, String) {
         match (yes, ended) {
             (true, _) => (true, "", String::new()),
             (false, true) => (false, if completed { "PodCompleted" } else { "PodFailed" }, String::new()),
-            (false, false) => (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+            (false, false) => {
+                (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+            }
         }
     };
     let sandbox = matches!(facts.sandbox, Sandbox::Ready { .. });
@@ -225,16 +245,26 @@ fn conditions(pod: &Pod, facts: &Facts, before: &Value, phase: &str, ended: bool
     let initialised = match (all_init, completed) {
         (true, true) => (true, "PodCompleted", String::new()),
         (true, false) => (true, "", String::new()),
-        (false, _) => (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", not_done.join(" "))),
+        (false, _) => {
+            (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", not_done.join(" ")))
+        }
     };
     let containers_ready = !ended && unready.is_empty();
     let closed: Vec<&str> = list_at(&pod.object, &["spec", "readinessGates"])
         .iter()
         .map(|gate| str_at(gate, &["conditionType"]))
-        .filter(|gate| !list_at(&pod.object, &["status", "conditions"]).iter().any(|c| str_at(c, &["type"]) == *gate && str_at(c, &["status"]) == "True"))
+        .filter(|gate| {
+            !list_at(&pod.object, &["status", "conditions"])
+                .iter()
+                .any(|c| str_at(c, &["type"]) == *gate && str_at(c, &["status"]) == "True")
+        })
         .collect();
     let ready = match (containers_ready, closed.first()) {
-        (true, Some(gate)) => (false, "ReadinessGatesNotReady", format!("corresponding condition of pod readiness gate {gate:?} does not exist.")),
+        (true, Some(gate)) => (
+            false,
+            "ReadinessGatesNotReady",
+            format!("corresponding condition of pod readiness gate {gate:?} does not exist."),
+        ),
         (yes, _) => why_unready(yes),
     };
     let mine = [
@@ -289,7 +319,11 @@ mod tests {
     }
 
     fn facts(state: Option<State>) -> Facts {
-        let mut facts = Facts { sandbox: Sandbox::Ready { ip: "10.42.0.2".parse().ok() }, volumes: Volumes::Ready, ..Facts::default() };
+        let mut facts = Facts {
+            sandbox: Sandbox::Ready { ip: "10.42.0.2".parse().ok() },
+            volumes: Volumes::Ready,
+            ..Facts::default()
+        };
         if let Some(state) = state {
             let run = Instance {
                 id: "c0".into(),
@@ -336,7 +370,8 @@ mod tests {
             (Exit { code: 137, oom_killed: true, ..Exit::default() }, "Failed", "OOMKilled"),
             (Exit { code: 128, cannot_run: Some("exec".into()), ..Exit::default() }, "Failed", "ContainerCannotRun"),
         ] {
-            let said = status(&never, &facts(Some(State::Exited(exit))), &around(), &Value::Null, Moment::from_seconds(20));
+            let said =
+                status(&never, &facts(Some(State::Exited(exit))), &around(), &Value::Null, Moment::from_seconds(20));
             assert_eq!(str_at(&said, &["phase"]), phase);
             assert_eq!(said["containerStatuses"][0]["state"]["terminated"]["reason"], reason);
             assert_eq!(str_at(condition(&said, "Ready"), &["status"]), "False");

@@ -53,7 +53,12 @@ pub struct Slot {
 impl Slot {
     /// With the first wish.
     pub fn new(pod: Pod) -> Rc<Slot> {
-        Rc::new(Slot { pod: RefCell::new(Rc::new(pod)), news: RefCell::default(), vanished: Cell::new(false), wake: Notify::new() })
+        Rc::new(Slot {
+            pod: RefCell::new(Rc::new(pod)),
+            news: RefCell::default(),
+            vanished: Cell::new(false),
+            wake: Notify::new(),
+        })
     }
 
     /// Look again.
@@ -120,6 +125,7 @@ pub async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
     let pod = slot.pod();
     let mut memory = Memory { first_attempt: observe::first_attempts(&agent, &pod), ..Memory::default() };
     let told = pod.object.get("status").cloned().unwrap_or_default();
+    observe::told_attempts(&told, &mut memory.first_attempt);
     let mut started = clock::parse(str_at(&told, &["startTime"]));
     if agent.keeper.has_sandbox(pod.uid.as_str()) && (pod.deleting.is_some() || ended(&pod)) {
         memory.sandbox = Sandbox::Ready { ip: None };
@@ -127,6 +133,10 @@ pub async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
     let mut said = told;
     let speaker = say::Speaker::new(agent.clone(), slot.clone());
     loop {
+        if agent.closing.get() {
+            // The process is about to end, or the keeper to be emptied: nothing new is begun.
+            return std::future::pending().await;
+        }
         for news in slot.news.take() {
             execute::hear(&mut memory, news);
         }

@@ -17,7 +17,8 @@ const OUTPUT_BYTES_MAX: u32 = 1024;
 /// Whether the container passes; the error is what `kubectl describe` shows.
 pub(super) async fn check(job: &Job, probe: &Value, timeout: Duration) -> Result<(), String> {
     if let Some(exec) = at(probe, &["exec"]) {
-        let args: Vec<String> = list_at(exec, &["command"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let args: Vec<String> =
+            list_at(exec, &["command"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
         return command(job, args, timeout).await;
     }
     let network = async {
@@ -25,7 +26,10 @@ pub(super) async fn check(job: &Job, probe: &Value, timeout: Duration) -> Result
             http(job, get).await
         } else if let Some(socket) = at(probe, &["tcpSocket"]) {
             let (host, port) = target(job, socket)?;
-            TcpStream::connect((host.as_str(), port)).await.map(|_| ()).map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+            TcpStream::connect((host.as_str(), port))
+                .await
+                .map(|_| ())
+                .map_err(|e| format!("dial tcp {host}:{port}: {e}"))
         } else {
             Err("this kind of probe is not supported".into())
         }
@@ -60,18 +64,29 @@ async fn command(job: &Job, args: Vec<String>, timeout: Duration) -> Result<(), 
 /// Host and port of a probe: the pod's address and a number or a port's name.
 fn target(job: &Job, probe: &Value) -> Result<(String, u16), String> {
     let ip = match str_at(probe, &["host"]) {
-        "" => job.agent.said.borrow().get(&job.pod.uid).map(|status| str_at(status, &["podIP"]).to_owned()).unwrap_or_default(),
+        "" => job
+            .agent
+            .said
+            .borrow()
+            .get(&job.pod.uid)
+            .map(|status| str_at(status, &["podIP"]).to_owned())
+            .unwrap_or_default(),
         host => host.to_owned(),
     };
     let port = at(probe, &["port"]).ok_or("probe without a port")?;
     let number = match port.as_str() {
         None => port.as_u64(),
         Some(name) => name.parse().ok().or_else(|| {
-            let ports = job.pod.container(&job.container).map(|wanted| list_at(&wanted.spec, &["ports"])).unwrap_or_default();
-            ports.iter().find(|entry| str_at(entry, &["name"]) == name).and_then(|entry| entry.get("containerPort")?.as_u64())
+            let ports =
+                job.pod.container(&job.container).map(|wanted| list_at(&wanted.spec, &["ports"])).unwrap_or_default();
+            ports
+                .iter()
+                .find(|entry| str_at(entry, &["name"]) == name)
+                .and_then(|entry| entry.get("containerPort")?.as_u64())
         }),
     };
-    let number = number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| format!("couldn't find port: {port}"))?;
+    let number =
+        number.and_then(|number| u16::try_from(number).ok()).ok_or_else(|| format!("couldn't find port: {port}"))?;
     Ok((ip, number))
 }
 
@@ -81,14 +96,17 @@ async fn http(job: &Job, get: &Value) -> Result<(), String> {
         "" => "/",
         path => path,
     };
-    let headers: Vec<(&str, &str)> =
-        list_at(get, &["httpHeaders"]).iter().map(|header| (str_at(header, &["name"]), str_at(header, &["value"]))).collect();
+    let headers: Vec<(&str, &str)> = list_at(get, &["httpHeaders"])
+        .iter()
+        .map(|header| (str_at(header, &["name"]), str_at(header, &["value"])))
+        .collect();
     if str_at(get, &["scheme"]) == "HTTPS" {
         return Err("HTTPS probes are not supported".into());
     }
     let request = request(&host, port, path, &headers)?;
     let shown = format!("Get \"http://{host}:{port}{path}\"");
-    let mut stream = TcpStream::connect((host.as_str(), port)).await.map_err(|e| format!("{shown}: dial tcp {host}:{port}: {e}"))?;
+    let mut stream =
+        TcpStream::connect((host.as_str(), port)).await.map_err(|e| format!("{shown}: dial tcp {host}:{port}: {e}"))?;
     stream.write_all(request.as_bytes()).await.map_err(|e| format!("{shown}: {e}"))?;
     let mut answer = Vec::new();
     let mut buffer = [0u8; 1024];
@@ -107,7 +125,10 @@ async fn http(job: &Job, get: &Value) -> Result<(), String> {
 
 fn request(host: &str, port: u16, path: &str, headers: &[(&str, &str)]) -> Result<String, String> {
     let bad = |text: &str| text.bytes().any(|b| b < 0x20 || b == 0x7f);
-    if bad(path) || path.contains(' ') || headers.iter().any(|(name, value)| bad(name) || bad(value) || name.contains([':', ' '])) {
+    if bad(path)
+        || path.contains(' ')
+        || headers.iter().any(|(name, value)| bad(name) || bad(value) || name.contains([':', ' ']))
+    {
         return Err("path or header of the probe holds characters HTTP does not allow".into());
     }
     let slash = if path.starts_with('/') { "" } else { "/" };

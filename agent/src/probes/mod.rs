@@ -82,7 +82,9 @@ struct Timing {
 
 impl Timing {
     fn of(probe: &Value) -> Timing {
-        let number = |field: &str, otherwise: u64| i64_at(probe, &[field]).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(otherwise);
+        let number = |field: &str, otherwise: u64| {
+            i64_at(probe, &[field]).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(otherwise)
+        };
         let count = |field: &str, otherwise: u64| u32::try_from(number(field, otherwise)).unwrap_or(u32::MAX);
         Timing {
             delay: Duration::from_secs(number("initialDelaySeconds", 0)),
@@ -170,7 +172,13 @@ impl Job {
             let result = check::check(self, probe, timing.timeout).await;
             if let Err(why) = &result {
                 let message = format!("{name} probe failed: {why}");
-                self.agent.events.note(&self.pod.object, &crate::pods::worker::field_of(&self.pod, &self.container), true, "Unhealthy", &message);
+                self.agent.events.note(
+                    &self.pod.object,
+                    &crate::pods::worker::field_of(&self.pod, &self.container),
+                    true,
+                    "Unhealthy",
+                    &message,
+                );
             }
             if let Some(good) = streak.count(result.is_ok(), &timing) {
                 verdict(good);
@@ -180,7 +188,12 @@ impl Job {
             }
             // A container that just came up is asked more often until it says yes once, so that it serves as soon as it can.
             let ready = self.probed.borrow().ready;
-            let pause = if name == "Readiness" && !ready && quick < QUICK_PROBES && timing.period >= Duration::from_secs(1) && timing.failures > quick {
+            let pause = if name == "Readiness"
+                && !ready
+                && quick < QUICK_PROBES
+                && timing.period >= Duration::from_secs(1)
+                && timing.failures > quick
+            {
                 quick += 1;
                 Duration::from_millis(250).min(timing.period)
             } else {
@@ -205,7 +218,8 @@ mod tests {
         let timing = Timing::of(&json!({"successThreshold": 2, "failureThreshold": 3, "periodSeconds": 0}));
         assert_eq!(timing.period, Duration::from_secs(10));
         let mut streak = Streak::default();
-        let results: Vec<_> = [true, true, false, true, false, false, false, true].map(|good| streak.count(good, &timing)).into();
+        let results: Vec<_> =
+            [true, true, false, true, false, false, false, true].map(|good| streak.count(good, &timing)).into();
         assert_eq!(results, [None, Some(true), None, None, None, None, Some(false), None]);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) enum Change<'a> {
     /// A new chain with its rules.
     AddChain(&'a ChainName, &'a Chain),
     /// Other rules for a chain.
-    ChangeChain {
+    RefillChain {
         name: &'a ChainName,
         old: &'a Chain,
         new: &'a Chain,
@@ -43,7 +43,7 @@ pub(crate) fn plan<'a>(old: &'a Table, new: &'a Table) -> Vec<Change<'a>> {
     for (name, chain) in &new.chains {
         match old.chains.get(name) {
             None => changes.push(Change::AddChain(name, chain)),
-            Some(old) if old != chain => changes.push(Change::ChangeChain { name, old, new: chain }),
+            Some(old) if old != chain => changes.push(Change::RefillChain { name, old, new: chain }),
             Some(_) => {}
         }
     }

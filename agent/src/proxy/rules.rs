@@ -114,7 +114,7 @@ pub(crate) fn change(batch: &mut Batch, config: &ProxyConfig, change: &Change<'_
             add_endpoints(batch, name, chain, &[]);
             fill(batch, config, name, chain);
         }
-        Change::ChangeChain { name, old, new } => {
+        Change::RefillChain { name, old, new } => {
             batch.flush_chain(name);
             // Endpoints that stay keep their clients, unless those are to be remembered for another time.
             let (keep_old, keep_new): (&[_], &[_]) =
@@ -149,9 +149,7 @@ fn add_endpoints(batch: &mut Batch, name: &str, chain: &Chain, present: &[End]) 
         remember.push(Expr::Remember { set: &own, key: R0 });
         batch.rule(&own, &remember);
         let mut translate = Vec::from(transport(chain));
-        translate.push(Expr::Load { to: R1, data: end.0.octets().to_vec() });
-        translate.push(Expr::Load { to: R2, data: end.1.to_be_bytes().to_vec() });
-        translate.push(Expr::Dnat { addr: R1, port: R2 });
+        translate.extend(to_endpoint(end.0, end.1));
         batch.rule(&own, &translate);
     }
 }
@@ -193,6 +191,11 @@ fn fill(batch: &mut Batch, config: &ProxyConfig, name: &str, chain: &Chain) {
         let set = SetRef { name: ANONYMOUS, id: Some(batch.anonymous_map(TURN_CHAIN_TYPE, &elements)) };
         return batch.rule(name, &[turn, Expr::Lookup { set, key: R0, to: Found::Verdict }]);
     }
+    if let [(address, port)] = chain.endpoints.as_slice() {
+        let mut rule = Vec::from(transport(chain));
+        rule.extend(to_endpoint(*address, *port));
+        return batch.rule(name, &rule);
+    }
     let values: Vec<Vec<u8>> = chain.endpoints.iter().map(|(a, p)| parts(&[&a.octets(), &p.to_be_bytes()])).collect();
     let pairs = keys.iter().zip(&values);
     let elements: Vec<_> = pairs.map(|(key, data)| Element { key, value: ElementValue::Data(data) }).collect();
@@ -202,6 +205,15 @@ fn fill(batch: &mut Batch, config: &ProxyConfig, name: &str, chain: &Chain) {
     rule.push(Expr::Lookup { set, key: R0, to: Found::Value(R1) });
     rule.push(Expr::Dnat { addr: R1, port: R2 });
     batch.rule(name, &rule);
+}
+
+/// `dnat to address:port`.
+fn to_endpoint<'a>(address: Ipv4Addr, port: u16) -> [Expr<'a>; 3] {
+    [
+        Expr::Load { to: R1, data: address.octets().to_vec() },
+        Expr::Load { to: R2, data: port.to_be_bytes().to_vec() },
+        Expr::Dnat { addr: R1, port: R2 },
+    ]
 }
 
 /// Only for who lists the rules: nft wants to know the transport before it shows ports.

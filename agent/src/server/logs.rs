@@ -140,7 +140,12 @@ fn tail_start(file: &mut File, lines: u64) -> std::io::Result<(u64, u64)> {
 }
 
 /// Sends the log of one run, and with `follow` goes on until `ended` says that the container has.
-pub async fn send(live: &Path, options: Options, sender: Sender<Bytes>, ended: impl Fn() -> bool) -> std::io::Result<()> {
+pub async fn send(
+    live: &Path,
+    options: Options,
+    sender: Sender<Bytes>,
+    ended: impl Fn() -> bool,
+) -> std::io::Result<()> {
     let mut filter = Filter::new(options.clone());
     let mut begin: Vec<(PathBuf, u64)> = files(live).into_iter().map(|path| (path, 0)).collect();
     if let Some(mut wanted) = options.tail {
@@ -212,7 +217,13 @@ fn rotated(open: Option<&File>, live: &Path) -> bool {
 }
 
 /// Sends what is new in the file; false when nobody listens or the limit is reached.
-async fn pump(file: &mut File, at: &mut u64, pending: &mut Vec<u8>, filter: &mut Filter, sender: &Sender<Bytes>) -> std::io::Result<bool> {
+async fn pump(
+    file: &mut File,
+    at: &mut u64,
+    pending: &mut Vec<u8>,
+    filter: &mut Filter,
+    sender: &Sender<Bytes>,
+) -> std::io::Result<bool> {
     let mut buffer = vec![0u8; CHUNK_BYTES];
     loop {
         file.seek(SeekFrom::Start(*at))?;
@@ -284,7 +295,8 @@ mod tests {
 
     #[test]
     fn lines_are_joined_stamped_and_cut() {
-        let log = format!("{T}1.000000000Z stdout P a\n{T}1.000000000Z stdout F b\nbroken\n{T}5.000000000Z stderr F c d\n");
+        let log =
+            format!("{T}1.000000000Z stdout P a\n{T}1.000000000Z stdout F b\nbroken\n{T}5.000000000Z stderr F c d\n");
         assert_eq!(text(Options::default(), &log), "ab\nc d\n");
         let stamped = Options { timestamps: true, ..Options::default() };
         assert_eq!(text(stamped, &log), format!("{T}1.000000000Z ab\n{T}5.000000000Z c d\n"));
@@ -299,9 +311,15 @@ mod tests {
     fn tails() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        for (content, lines, expected) in
-            [("a\nb\nc\n", 1, (4, 1)), ("a\nb\nc\n", 2, (2, 2)), ("a\nb\nc\n", 3, (0, 3)), ("a\nb\nc\n", 9, (0, 3)), ("", 5, (0, 0)), ("a\nb", 1, (2, 1)), ("a\n", 0, (2, 0))]
-        {
+        for (content, lines, expected) in [
+            ("a\nb\nc\n", 1, (4, 1)),
+            ("a\nb\nc\n", 2, (2, 2)),
+            ("a\nb\nc\n", 3, (0, 3)),
+            ("a\nb\nc\n", 9, (0, 3)),
+            ("", 5, (0, 0)),
+            ("a\nb", 1, (2, 1)),
+            ("a\n", 0, (2, 0)),
+        ] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(tail_start(&mut File::open(&path).unwrap(), lines).unwrap(), expected, "{content:?} {lines}");
         }

@@ -2,6 +2,7 @@
 //! process, or over TLS to a client certificate of the cluster's CA.
 
 pub mod logs;
+pub(crate) mod tls;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -68,7 +69,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(agent: Rc<Agent>
         let agent = agent.clone();
         async move { Ok::<_, Infallible>(route(&agent, &request).await) }
     });
-    let http = hyper::server::conn::http1::Builder::new().max_buf_size(64 << 10).serve_connection(TokioIo::new(stream), service);
+    let http = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(64 << 10)
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = http.await {
         log::debug!("kubelet connection: {error}");
     }
@@ -120,10 +123,21 @@ fn options(query: &str, now: Moment) -> Result<(Options, bool), String> {
     Ok((out, previous))
 }
 
-fn container_logs(agent: &Rc<Agent>, namespace: &str, name: &str, container: &str, options: Options, previous: bool) -> Response<Reply> {
+fn container_logs(
+    agent: &Rc<Agent>,
+    namespace: &str,
+    name: &str,
+    container: &str,
+    options: Options,
+    previous: bool,
+) -> Response<Reply> {
     let bad = |why: String| answer(StatusCode::BAD_REQUEST, "text/plain", why);
     let Some(pod) = agent.find(namespace, name) else {
-        return answer(StatusCode::NOT_FOUND, "text/plain", format!("pod {name:?} not found in namespace {namespace:?}\n"));
+        return answer(
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            format!("pod {name:?} not found in namespace {namespace:?}\n"),
+        );
     };
     if pod.container(container).is_none() {
         return bad(format!("container {container:?} in pod {name:?} is not available"));
@@ -170,7 +184,8 @@ fn waiting_reason(agent: &Agent, pod: &crate::pods::model::Pod, container: &str)
     let Some(status) = said.get(&pod.uid) else { return "ContainerCreating".into() };
     let both = [list_at(status, &["containerStatuses"]), list_at(status, &["initContainerStatuses"])];
     let entry = both.into_iter().flatten().find(|entry| str_at(entry, &["name"]) == container);
-    let waiting = entry.map(|entry| (str_at(entry, &["state", "waiting", "reason"]), str_at(entry, &["state", "waiting", "message"])));
+    let waiting = entry
+        .map(|entry| (str_at(entry, &["state", "waiting", "reason"]), str_at(entry, &["state", "waiting", "message"])));
     match waiting {
         Some(("", _)) | None => "ContainerCreating".into(),
         Some((reason @ ("ContainerCreating" | "PodInitializing"), _)) => reason.to_owned(),
@@ -190,7 +205,8 @@ mod tests {
     #[test]
     fn queries() {
         let now = Moment::from_seconds(1000);
-        let (read, previous) = options("follow=true&tailLines=5&sinceSeconds=10&timestamps=true&limitBytes=7&previous=true", now).unwrap();
+        let (read, previous) =
+            options("follow=true&tailLines=5&sinceSeconds=10&timestamps=true&limitBytes=7&previous=true", now).unwrap();
         let expected = Options {
             follow: true,
             tail: Some(5),

@@ -64,7 +64,11 @@ pub fn write(dir: &Path, files: &BTreeMap<String, File>, gid: Option<u32>) -> io
 fn checked(path: &str) -> io::Result<&Path> {
     let path = Path::new(path);
     let sane = path.components().all(|part| matches!(part, Component::Normal(_))) && !path.as_os_str().is_empty();
-    if sane { Ok(path) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path {} leads out of the volume", path.display()))) }
+    if sane {
+        Ok(path)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path {} leads out of the volume", path.display())))
+    }
 }
 
 fn same(data: &Path, files: &BTreeMap<String, File>) -> bool {
@@ -73,7 +77,8 @@ fn same(data: &Path, files: &BTreeMap<String, File>) -> bool {
         && files.iter().all(|(path, file)| {
             let target = data.join(path);
             let mode = std::fs::metadata(&target).map(|meta| meta.permissions().mode() & 0o777);
-            mode.is_ok_and(|mode| mode == file.mode & 0o777) && std::fs::read(&target).is_ok_and(|bytes| bytes == file.bytes)
+            mode.is_ok_and(|mode| mode == file.mode & 0o777)
+                && std::fs::read(&target).is_ok_and(|bytes| bytes == file.bytes)
         })
 }
 

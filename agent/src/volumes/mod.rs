@@ -47,11 +47,18 @@ fn kind(volume: &Value) -> Result<&'static str, String> {
     match found {
         Some(kind) => Ok(kind),
         None => {
-            let keys: Vec<&str> =
-                volume.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).filter(|key| *key != "name").collect();
+            let keys: Vec<&str> = volume
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.as_str())
+                .filter(|key| *key != "name")
+                .collect();
             match keys.first() {
                 None => Ok("emptyDir"),
-                Some(other) => Err(format!("volume {:?}: {other} volumes are not supported", str_at(volume, &["name"]))),
+                Some(other) => {
+                    Err(format!("volume {:?}: {other} volumes are not supported", str_at(volume, &["name"])))
+                }
             }
         }
     }
@@ -100,13 +107,18 @@ pub fn make(pod: &Pod, roots: &Roots, content: &Content<'_>) -> Result<(), Strin
 
 /// Whether a volume of the pod may change while it runs.
 pub fn changing(pod: &Value) -> bool {
-    list_at(pod, &["spec", "volumes"]).iter().any(|volume| matches!(kind(volume), Ok("configMap" | "secret" | "downwardAPI" | "projected")))
+    list_at(pod, &["spec", "volumes"])
+        .iter()
+        .any(|volume| matches!(kind(volume), Ok("configMap" | "secret" | "downwardAPI" | "projected")))
 }
 
 fn empty_dir(dir: &Path, volume: &Value, gid: Option<u32>) -> Result<(), String> {
     if !dir.is_dir() {
         dirs::make(dir)?;
-        let limit = at(volume, &["emptyDir", "sizeLimit"]).and_then(Quantity::of).map(|limit| limit.value()).filter(|limit| *limit > 0);
+        let limit = at(volume, &["emptyDir", "sizeLimit"])
+            .and_then(Quantity::of)
+            .map(|limit| limit.value())
+            .filter(|limit| *limit > 0);
         if let (Some(limit), "Memory") = (limit, str_at(volume, &["emptyDir", "medium"])) {
             use nix::mount::{MsFlags, mount};
             let options = format!("size={limit},mode=0777");
@@ -115,7 +127,8 @@ fn empty_dir(dir: &Path, volume: &Value, gid: Option<u32>) -> Result<(), String>
         }
     }
     let mode = if gid.is_some() { 0o2777 } else { 0o777 };
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).map_err(|e| format!("set mode of {}: {e}", dir.display()))?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode))
+        .map_err(|e| format!("set mode of {}: {e}", dir.display()))?;
     if gid.is_some() {
         chown(dir, None, gid).map_err(|e| format!("set group of {}: {e}", dir.display()))?;
     }
@@ -193,7 +206,8 @@ fn keyed(
     content: &Content<'_>,
     out: &mut BTreeMap<String, File>,
 ) -> Result<(), String> {
-    let (what, objects) = if secret { ("secret", &content.refs.secrets) } else { ("configmap", &content.refs.config_maps) };
+    let (what, objects) =
+        if secret { ("secret", &content.refs.secrets) } else { ("configmap", &content.refs.config_maps) };
     let optional = bool_at(source, &["optional"]) == Some(true);
     let Some(object) = objects.get(name).and_then(Option::as_ref) else {
         return if optional { Ok(()) } else { Err(format!("{what} {name:?} not found")) };
@@ -217,7 +231,13 @@ fn keyed(
     Ok(())
 }
 
-fn downward(source: &Value, modes: &Value, pod: &Pod, content: &Content<'_>, out: &mut BTreeMap<String, File>) -> Result<(), String> {
+fn downward(
+    source: &Value,
+    modes: &Value,
+    pod: &Pod,
+    content: &Content<'_>,
+    out: &mut BTreeMap<String, File>,
+) -> Result<(), String> {
     for item in list_at(source, &["items"]) {
         let text = match (at(item, &["fieldRef"]), at(item, &["resourceFieldRef"])) {
             (Some(field), _) => env::self_field(content.me, str_at(field, &["fieldPath"]))?,
@@ -236,7 +256,12 @@ fn downward(source: &Value, modes: &Value, pod: &Pod, content: &Content<'_>, out
 ///
 /// # Errors
 /// When a mount names no volume, or a sub path leads out of it.
-pub fn mounts(pod: &Pod, wanted: &Wanted, roots: &Roots, expand: &dyn Fn(&str) -> String) -> Result<Vec<Mount>, String> {
+pub fn mounts(
+    pod: &Pod,
+    wanted: &Wanted,
+    roots: &Roots,
+    expand: &dyn Fn(&str) -> String,
+) -> Result<Vec<Mount>, String> {
     let volumes = list_at(&pod.object, &["spec", "volumes"]);
     let mut out = Vec::new();
     for mount in list_at(&wanted.spec, &["volumeMounts"]) {
@@ -279,7 +304,11 @@ fn below(volume: &Path, sub: &str) -> Result<PathBuf, String> {
     }
     let real = |path: &Path| path.canonicalize().map_err(|e| format!("resolve {}: {e}", path.display()));
     let (inside, whole) = (real(&target)?, real(volume)?);
-    if inside.starts_with(&whole) { Ok(inside) } else { Err(format!("subPath {} leads out of the volume", sub.display())) }
+    if inside.starts_with(&whole) {
+        Ok(inside)
+    } else {
+        Err(format!("subPath {} leads out of the volume", sub.display()))
+    }
 }
 
 /// Removes everything of the pod's volumes.
@@ -311,7 +340,14 @@ mod tests {
 
     fn make_in(dir: &Path, pod: &Pod, refs: &Refs) -> Result<(), String> {
         let roots = Roots { data: dir.join("data"), run: dir.join("run") };
-        let me = Self_ { pod: &pod.object, pod_ip: "", host_ip: "", node_name: "n", node_cpu_milli: 1000, node_memory_bytes: 1 };
+        let me = Self_ {
+            pod: &pod.object,
+            pod_ip: "",
+            host_ip: "",
+            node_name: "n",
+            node_cpu_milli: 1000,
+            node_memory_bytes: 1,
+        };
         make(pod, &roots, &Content { refs, me: &me, tokens: &Tokens::new() })
     }
 
@@ -342,7 +378,10 @@ mod tests {
     fn what_is_missing_is_named() {
         let dir = tempfile::tempdir().unwrap();
         for (volume, expected) in [
-            (json!({"name": "v", "configMap": {"name": "x"}}), "MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found"),
+            (
+                json!({"name": "v", "configMap": {"name": "x"}}),
+                "MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found",
+            ),
             (json!({"name": "v", "nfs": {}}), "volume \"v\": nfs volumes are not supported"),
             (json!({"name": "v", "hostPath": {"path": "a/b"}}), "must be absolute"),
             (json!({"name": "v", "hostPath": {"path": "/dev/null", "type": "Directory"}}), "is not a Directory"),
@@ -350,7 +389,14 @@ mod tests {
             let why = make_in(dir.path(), &pod(json!([volume])), &Refs::default()).unwrap_err();
             assert!(why.contains(expected), "{why}");
         }
-        assert!(make_in(dir.path(), &pod(json!([{"name": "v", "secret": {"secretName": "x", "optional": true}}])), &Refs::default()).is_ok());
+        assert!(
+            make_in(
+                dir.path(),
+                &pod(json!([{"name": "v", "secret": {"secretName": "x", "optional": true}}])),
+                &Refs::default()
+            )
+            .is_ok()
+        );
     }
 
     #[test]

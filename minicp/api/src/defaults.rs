@@ -96,7 +96,10 @@ fn service_families(object: &mut Value) {
 }
 
 fn namespace(object: &mut Value) {
-    fill(object, &[(&["spec", "finalizers"], json!(["kubernetes"])), (&["status", "phase"], json!("Active"))]);
+    // The namespace controller ends a namespace by taking the finalizer away: it must not come back.
+    if !crate::meta::is_deleting(object) {
+        fill(object, &[(&["spec", "finalizers"], json!(["kubernetes"])), (&["status", "phase"], json!("Active"))]);
+    }
     let name = crate::meta::name(object).to_string();
     if !name.is_empty() {
         crate::tree::set(object, &["metadata", "labels", "kubernetes.io/metadata.name"], json!(name));

@@ -2,6 +2,48 @@
 
 use std::fmt;
 
+/// Where a field is: linked through the call stack, written out only when something is wrong there.
+#[derive(Clone, Copy)]
+pub enum Path<'a> {
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+    Key(&'a Path<'a>, &'a str),
+}
+
+impl<'a> Path<'a> {
+    /// `spec` -> `spec.name`
+    pub fn f(&'a self, name: &'a str) -> Path<'a> {
+        Path::Field(self, name)
+    }
+    /// `spec.containers` -> `spec.containers[0]`
+    pub fn i(&'a self, index: usize) -> Path<'a> {
+        Path::Index(self, index)
+    }
+    /// `data` -> `data[key]`
+    pub fn k(&'a self, key: &'a str) -> Path<'a> {
+        Path::Key(self, key)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Field(Path::Root, name) => f.write_str(name),
+            Path::Field(above, name) => write!(f, "{above}.{name}"),
+            Path::Index(above, index) => write!(f, "{above}[{index}]"),
+            Path::Key(above, key) => write!(f, "{above}[{key}]"),
+        }
+    }
+}
+
+impl From<Path<'_>> for String {
+    fn from(path: Path<'_>) -> String {
+        path.to_string()
+    }
+}
+
 /// Upstream's `field.ErrorType`: the `reason` of a cause in a Status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use crate::tree::{Value, str_at};
+use crate::tree::{Value, at, bool_at, list_at, str_at};
 
 /// Text that is part of the executable for built-in kinds and owned for kinds added at run time.
 pub type Text = Cow<'static, str>;
@@ -106,6 +106,61 @@ impl Kind {
     /// Whether this is kind `kind` of group `group`, in any version.
     pub fn is(&self, group: &str, kind: &str) -> bool {
         self.group == group && self.kind == kind
+    }
+    /// The kind of a body that is no resource of its own (`autoscaling/v1.Scale`, `policy/v1.Eviction`, `authentication.k8s.io/v1.TokenRequest`,
+    /// `meta/v1.DeleteOptions`), to check it by its schema. `None` for a type that the table lacks.
+    pub fn of_body(type_name: &'static str) -> Option<Kind> {
+        crate::schema::find(type_name)?;
+        let (home, kind) = type_name.rsplit_once('.')?;
+        let (group, version) = split_api_version(home);
+        Some(Kind {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            plural: kind.to_lowercase().into(),
+            singular: kind.to_lowercase().into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: false,
+            verbs: Verbs::CreateOnly,
+            subresources: Vec::new(),
+            type_name: type_name.into(),
+        })
+    }
+    /// The kinds that a CustomResourceDefinition serves, one per served version, the stored one first. They have no schema in the table: `of_crd` kinds keep
+    /// every field.
+    pub fn of_crd(crd: &Value) -> Vec<Kind> {
+        let names = |field: &str| Text::Owned(str_at(crd, &["spec", "names", field]).to_string());
+        let words = |field: &str| {
+            list_at(crd, &["spec", "names", field])
+                .iter()
+                .filter_map(Value::as_str)
+                .map(|w| Text::Owned(w.to_string()))
+                .collect::<Vec<Text>>()
+        };
+        let one = |version: &Value| {
+            let subresources = ["scale", "status"]
+                .into_iter()
+                .filter(|s| at(version, &["subresources", s]).is_some())
+                .map(Cow::Borrowed);
+            Kind {
+                group: str_at(crd, &["spec", "group"]).to_string().into(),
+                version: str_at(version, &["name"]).to_string().into(),
+                kind: names("kind"),
+                plural: names("plural"),
+                singular: names("singular"),
+                short_names: words("shortNames"),
+                categories: words("categories"),
+                namespaced: str_at(crd, &["spec", "scope"]) == "Namespaced",
+                verbs: Verbs::All,
+                subresources: subresources.collect(),
+                type_name: "".into(),
+            }
+        };
+        let mut served: Vec<&Value> =
+            list_at(crd, &["spec", "versions"]).iter().filter(|v| bool_at(v, &["served"]) == Some(true)).collect();
+        served.sort_by_key(|v| bool_at(v, &["storage"]) != Some(true));
+        served.into_iter().map(one).collect()
     }
     /// One row of the built-in table.
     fn parse(row: &'static str) -> Option<Kind> {
@@ -233,5 +288,19 @@ mod tests {
         assert_eq!(r.all().len(), n + 1);
         assert!(r.remove("mote.dev", "v1", "widgets").is_some());
         assert!(r.find("widgets.mote.dev").is_none());
+    }
+
+    #[test]
+    fn kinds_of_definitions_and_bodies() {
+        let crd = crate::tree::json!({"spec": {"group": "mote.dev", "scope": "Namespaced", "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "shortNames": ["wd"]},
+            "versions": [{"name": "v0", "served": false}, {"name": "v1", "served": true}, {"name": "v2", "served": true, "storage": true, "subresources": {"status": {}}}]}});
+        let kinds = Kind::of_crd(&crd);
+        assert_eq!(
+            kinds.iter().map(|k| (k.api_version(), k.status())).collect::<Vec<_>>(),
+            [("mote.dev/v2".into(), true), ("mote.dev/v1".into(), false)]
+        );
+        assert_eq!((kinds[0].resource().as_str(), kinds[0].namespaced), ("widgets.mote.dev", true));
+        assert_eq!(Kind::of_body("autoscaling/v1.Scale").map(|k| k.api_version()), Some("autoscaling/v1".into()));
+        assert!(Kind::of_body("v1.Nope").is_none());
     }
 }

@@ -24,5 +24,4 @@ pub mod status;
 pub mod time;
 pub mod tree;
 pub mod validate;
-pub mod workload;
 pub mod yaml;

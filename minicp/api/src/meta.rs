@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::tree::{Map, Value, bool_at, i64_at, json, list_at, map_at, str_at};
+use crate::tree::{Map, Value, bool_at, i64_at, json, list_at, map_at, set, str_at};
 
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
@@ -81,8 +81,8 @@ pub fn controller_of(object: &Value) -> Option<OwnerRef<'_>> {
 pub fn owner_reference(owner: &Value, controller: bool) -> Value {
     let mut reference = json!({"apiVersion": str_at(owner, &["apiVersion"]), "kind": str_at(owner, &["kind"]), "name": name(owner), "uid": uid(owner)});
     if controller {
-        reference["controller"] = json!(true);
-        reference["blockOwnerDeletion"] = json!(true);
+        set(&mut reference, &["controller"], json!(true));
+        set(&mut reference, &["blockOwnerDeletion"], json!(true));
     }
     reference
 }

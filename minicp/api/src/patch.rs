@@ -6,6 +6,7 @@ mod strategic;
 use crate::tree::{JSON_DEPTH_MAX, Map, Value};
 
 pub use json::json_patch;
+pub(crate) use strategic::order_by;
 pub use strategic::strategic_merge_patch;
 
 /// Why a patch could not be done. Each has its own HTTP code upstream: [`PatchError::code`].

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::field;
 use crate::kind::Kind;
-use crate::tree::{Value, json};
+use crate::tree::{Value, json, set};
 
 /// A refusal (or, for deletes, a success) as sent to clients.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,10 +29,10 @@ impl fmt::Display for Status {
 fn details(kind: &Kind, name: &str) -> Value {
     let mut d = json!({"kind": kind.plural});
     if !kind.group.is_empty() {
-        d["group"] = json!(kind.group);
+        set(&mut d, &["group"], json!(kind.group));
     }
     if !name.is_empty() {
-        d["name"] = json!(name);
+        set(&mut d, &["name"], json!(name));
     }
     d
 }
@@ -83,7 +83,7 @@ impl Status {
             .collect::<Vec<_>>();
         let mut d = json!({"kind": kind.kind, "name": name, "causes": causes});
         if !kind.group.is_empty() {
-            d["group"] = json!(kind.group);
+            set(&mut d, &["group"], json!(kind.group));
         }
         Status { details: d, ..Self::new(422, "Invalid", format!("{} {name:?} is invalid: {all}", kind.group_kind())) }
     }
@@ -159,11 +159,11 @@ impl Status {
         let mut v = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": word, "code": self.code});
         for (key, text) in [("message", self.message.as_str()), ("reason", self.reason)] {
             if !text.is_empty() {
-                v[key] = json!(text);
+                set(&mut v, &[key], json!(text));
             }
         }
         if !self.details.is_null() {
-            v["details"] = self.details.clone();
+            set(&mut v, &["details"], self.details.clone());
         }
         v
     }
@@ -200,7 +200,7 @@ impl Status {
     /// Success of a delete, as upstream answers it.
     pub fn deleted(kind: &Kind, name: &str, uid: &str) -> Status {
         let mut d = details(kind, name);
-        d["uid"] = json!(uid);
+        set(&mut d, &["uid"], json!(uid));
         Status { code: 200, reason: "", message: String::new(), details: d }
     }
 }

@@ -9,6 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 pub use serde_json::{Map, Number, Value, json};
 
+use crate::field::Path;
+
 /// Nesting of maps and lists in any object, whatever its format.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of one request body (upstream's `MaxRequestBodyBytes`).
@@ -121,25 +123,6 @@ pub fn parse_json(bytes: &[u8], bytes_max: usize) -> Result<Parsed, JsonError> {
     Ok(Parsed { value, duplicates: duplicates.into_inner() })
 }
 
-/// Where the reader stands: a list linked through the call stack, written out only for a duplicate.
-#[derive(Clone, Copy)]
-enum Path<'a> {
-    Root,
-    Key(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Path::Root => Ok(()),
-            Path::Key(Path::Root, key) => f.write_str(key),
-            Path::Key(above, key) => write!(f, "{above}.{key}"),
-            Path::Index(above, index) => write!(f, "{above}[{index}]"),
-        }
-    }
-}
-
 struct Node<'a> {
     depth: usize,
     above: Path<'a>,
@@ -199,7 +182,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         self.check_depth()?;
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self.below(Path::Index(&self.above, list.len())))? {
+        while let Some(item) = items.next_element_seed(self.below(self.above.i(list.len())))? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -208,7 +191,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         self.check_depth()?;
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let here = Path::Key(&self.above, &key);
+            let here = self.above.f(&key);
             let value = entries.next_value_seed(self.below(here))?;
             if map.contains_key(&key) {
                 let mut known = self.duplicates.borrow_mut();

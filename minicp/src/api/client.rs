@@ -2,15 +2,26 @@
 
 use std::rc::Rc;
 
+use mote_api::kind::{Kind, Verbs};
+use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::time::Time;
-use mote_api::tree::Value;
+use mote_api::tree::{Value, bool_at, i64_at, json, str_at};
+
+use super::patch::PatchType;
+use super::read::{ApiWatch, ListQuery, Told};
+use super::request::{Filter, WriteOptions};
+use super::write::Place;
+use super::{Api, object};
 
 pub use crate::store::Revision;
 
 /// A handle to the API; cheap to clone. Resources are named `pods`, `deployments.apps`; `ns` is "" for cluster scope.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    api: Rc<Api>,
+    options: Rc<WriteOptions>,
+}
 
 /// `?propagationPolicy=`
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,39 +60,88 @@ pub struct Event {
     pub revision: Revision,
 }
 
+impl DeleteOptions {
+    /// From the body of a DELETE; null for none.
+    pub(crate) fn from_value(body: &Value) -> Result<DeleteOptions, Status> {
+        let propagation = match str_at(body, &["propagationPolicy"]) {
+            "Foreground" => Some(Propagation::Foreground),
+            "Background" => Some(Propagation::Background),
+            "Orphan" => Some(Propagation::Orphan),
+            "" if bool_at(body, &["orphanDependents"]) == Some(true) => Some(Propagation::Orphan),
+            "" => None,
+            other => {
+                return Err(Status::bad_request(format!(
+                    "invalid propagationPolicy {other:?}: Foreground, Background or Orphan"
+                )));
+            }
+        };
+        let text = |path: &[&str]| Some(str_at(body, path).to_owned()).filter(|t| !t.is_empty());
+        Ok(DeleteOptions {
+            grace_seconds: i64_at(body, &["gracePeriodSeconds"]),
+            uid: text(&["preconditions", "uid"]),
+            resource_version: text(&["preconditions", "resourceVersion"]),
+            propagation,
+        })
+    }
+}
+
 /// A running watch; dropped = ended.
-pub struct Watch {}
+pub struct Watch(ApiWatch);
 
 impl Watch {
     /// None: fell too far behind or the server stops. List and watch again.
     pub async fn next(&mut self) -> Option<Event> {
-        unimplemented!()
+        let told = self.0.next().await.ok()?;
+        Some(self.event(&told))
+    }
+    /// The next event if there is one already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let told = self.0.try_next()?.ok()?;
+        Some(self.event(&told))
+    }
+    fn event(&self, told: &Told) -> Event {
+        Event { ty: told.ty, object: self.0.value(told), revision: told.change.revision }
     }
 }
 
 impl Client {
+    pub(crate) fn new(api: Rc<Api>, manager: &str) -> Client {
+        Client { api, options: Rc::new(WriteOptions::internal(manager)) }
+    }
+    /// The same API under another name in managedFields.
+    pub fn named(&self, manager: &str) -> Client {
+        Client::new(self.api.clone(), manager)
+    }
+    fn kind(&self, res: &str) -> Result<Rc<Kind>, Status> {
+        self.api.registry().find(res).cloned().ok_or_else(Status::no_such_resource)
+    }
     pub async fn get(&self, res: &str, ns: &str, name: &str) -> Result<Rc<Value>, Status> {
-        let _ = (res, ns, name);
-        unimplemented!()
+        let kind = self.kind(res)?;
+        Ok(Rc::new(object::decode(&kind, &self.api.entry(&kind, ns, name).await?)))
     }
     /// `ns` None: all namespaces.
     pub async fn list(&self, res: &str, ns: Option<&str>) -> Result<(Vec<Rc<Value>>, Revision), Status> {
-        let _ = (res, ns);
-        unimplemented!()
+        let kind = self.kind(res)?;
+        let listed = self.api.list(&kind, ns.unwrap_or(""), &ListQuery::all()).await?;
+        Ok((listed.entries.iter().map(|(_, e)| Rc::new(object::decode(&kind, e))).collect(), listed.revision))
     }
     pub async fn create(&self, res: &str, ns: &str, obj: Value) -> Result<Value, Status> {
-        let _ = (res, ns, obj);
-        unimplemented!()
+        Ok(self.api.create(&self.kind(res)?, ns, obj, &[], &self.options).await?.value)
     }
     /// The whole object but its status. With `metadata.resourceVersion`: 409 if it changed meanwhile.
     pub async fn update(&self, res: &str, obj: Value) -> Result<Value, Status> {
-        let _ = (res, obj);
-        unimplemented!()
+        self.update_sub(res, "", obj).await
     }
     /// `status` only.
     pub async fn update_status(&self, res: &str, obj: Value) -> Result<Value, Status> {
-        let _ = (res, obj);
-        unimplemented!()
+        self.update_sub(res, "status", obj).await
+    }
+    /// Any subresource that is a part of its object: `finalize` of namespaces, `approval` of certificate signing requests.
+    pub async fn update_sub(&self, res: &str, sub: &str, obj: Value) -> Result<Value, Status> {
+        let kind = self.kind(res)?;
+        let (ns, name) = (meta::namespace(&obj).to_owned(), meta::name(&obj).to_owned());
+        let place = Place { kind: &kind, ns: &ns, name: &name, sub };
+        Ok(self.api.update(place, obj, &[], &self.options).await?.value)
     }
     /// RFC 7386; a `metadata.resourceVersion` in the patch guards it.
     pub async fn merge_patch(
@@ -92,32 +152,43 @@ impl Client {
         subresource: Option<&str>,
         patch: Value,
     ) -> Result<Value, Status> {
-        let _ = (res, ns, name, subresource, patch);
-        unimplemented!()
+        let kind = self.kind(res)?;
+        let place = Place { kind: &kind, ns, name, sub: subresource.unwrap_or("") };
+        if place.sub == "scale" {
+            return self.api.patch_scale(place, PatchType::Merge, &patch, &self.options).await;
+        }
+        Ok(self.api.patch(place, PatchType::Merge, &patch, &[], &self.options).await?.value)
     }
     pub async fn delete(&self, res: &str, ns: &str, name: &str, options: DeleteOptions) -> Result<(), Status> {
-        let _ = (res, ns, name, options);
-        unimplemented!()
+        self.api.delete(&self.kind(res)?, ns, name, &options, &self.options).await.map(drop)
     }
     /// Sets `spec.nodeName` once. `uid` "" for any.
     pub async fn bind(&self, ns: &str, pod: &str, uid: &str, node: &str) -> Result<(), Status> {
-        let _ = (ns, pod, uid, node);
-        unimplemented!()
+        let binding = json!({"metadata": {"uid": uid}, "target": {"kind": "Node", "name": node}});
+        self.api.bind(&self.kind("pods")?, ns, pod, &binding, &self.options).await
     }
     /// Changes after `from` (of [`Self::list`]), all namespaces. 410 if that is too long ago.
     pub fn watch(&self, res: &str, from: Revision) -> Result<Watch, Status> {
-        let _ = (res, from);
-        unimplemented!()
+        self.api.watch(&self.kind(res)?, "", Filter::everything(), from).map(Watch)
     }
-    /// Every served resource that may be listed, as `list` takes it, and whether it is namespaced (namespace deletion, garbage collection).
+    /// Every stored resource, as `list` takes it, and whether it is namespaced (namespace deletion, garbage collection). One name per
+    /// stored object: not both views of events.
     pub fn resources(&self) -> Vec<(String, bool)> {
-        unimplemented!()
+        let registry = self.api.registry();
+        let mut seen = std::collections::HashSet::new();
+        let stored = registry.all().iter().filter(|k| k.verbs == Verbs::All && seen.insert(object::prefix_of(k)));
+        stored.map(|k| (k.resource(), k.namespaced)).collect()
+    }
+    /// The resource of a kind, as an owner reference names it; None: not served.
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(String, bool)> {
+        let (group, version) = mote_api::kind::split_api_version(api_version);
+        self.api.registry().by_kind(group, version, kind).map(|k| (k.resource(), k.namespaced))
     }
     pub fn now(&self) -> Time {
-        unimplemented!()
+        self.api.now()
     }
     /// The cluster's CA, as `kube-root-ca.crt` carries it.
     pub fn ca_pem(&self) -> Rc<str> {
-        unimplemented!()
+        self.api.ca_pem.clone()
     }
 }

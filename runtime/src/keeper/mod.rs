@@ -2,27 +2,149 @@
 //!
 //! It clones, reaps, writes CRI log files and answers on one Unix socket. Agent and keeper may each die or be replaced at any
 //! moment: what the keeper knows is in `<dir>` (a tmpfs under /run), and containers hold their log FIFOs open for themselves.
+//!
+//! `server` is the loop, `held` one container, `sandbox` a pod's namespaces, `exec` a process inside, `log` the CRI files, `record` what
+//! survives on the tmpfs, `clients` the sockets, [`protocol`] the bytes on them.
 
+mod client;
+mod clients;
+mod exec;
+mod held;
+mod log;
 pub mod protocol;
+mod record;
 mod rundir;
+mod sandbox;
+mod server;
 
+pub use client::Client;
 pub use rundir::RunDir;
 
+use crate::cgroup::{self, Layout};
+use crate::sys;
+use protocol::{Reply, Request};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 /// Socket inside the keeper's folder.
 pub const SOCKET: &str = "keeper.sock";
+/// What the keeper has to say to people, inside its folder.
+pub const LOG: &str = "keeper.log";
 
-/// Starts `exe keeper --dir DIR` as a daemon and waits until it answers (or finds one that already does). Returns its pid.
+/// Starts `exe keeper --dir DIR` as a daemon and waits until it answers, or finds one that already does. Returns its pid. May be
+/// called from a threaded program.
 ///
 /// # Errors
 /// What the child said on stderr, when it ends before it listens.
-pub fn spawn(_exe: &Path, _dir: &Path) -> std::io::Result<i32> {
-    Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
+pub fn spawn(exe: &Path, dir: &Path) -> io::Result<i32> {
+    if let Ok(pid) = hello(dir) {
+        return Ok(pid);
+    }
+    let said = Command::new(exe).arg("keeper").arg("--dir").arg(dir).stdin(Stdio::null()).output()?;
+    match hello(dir) {
+        Ok(pid) => Ok(pid),
+        Err(_) if !said.status.success() => {
+            Err(io::Error::other(String::from_utf8_lossy(&said.stderr).trim().to_owned()))
+        }
+        Err(e) => Err(e),
+    }
 }
 
-/// The hidden subcommand `keeper --dir DIR`: runs until [`protocol::Request::Shutdown`].
-pub fn main(_dir: &Path) -> ExitCode {
-    ExitCode::FAILURE
+/// Pid of the keeper that answers in `dir`.
+pub fn hello(dir: &Path) -> io::Result<i32> {
+    match Client::connect(dir)?.call(Request::Hello { events: false }) {
+        Ok(Reply::Hello { pid, .. }) => Ok(pid),
+        Ok(_) => Err(io::Error::other("keeper: unexpected answer")),
+        Err(failure) => Err(io::Error::other(failure)),
+    }
+}
+
+/// The hidden subcommand `keeper --dir DIR`: becomes a daemon and runs until [`protocol::Request::Shutdown`]. The process that was
+/// started returns as soon as the daemon listens.
+pub fn main(dir: &Path) -> ExitCode {
+    match start(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("keeper {}: {e}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(dir: &Path) -> io::Result<()> {
+    sys::close_from(3);
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let dir = RunDir::new(std::fs::canonicalize(dir)?);
+    let _lock = lock(&dir)?;
+    let (mut ready, mut tell) = io::pipe()?;
+    if !sys::fork()? {
+        drop(tell);
+        let mut said = String::new();
+        ready.read_to_string(&mut said)?;
+        return if said == "ok" { Ok(()) } else { Err(io::Error::other(said)) };
+    }
+    drop(ready);
+    match become_daemon(&dir).and_then(|listener| server::Server::new(dir.clone(), Layout::discover(), listener)) {
+        Ok(mut server) => {
+            let _ = tell.write_all(b"ok"); // the starter is gone: nobody to tell
+            drop(tell);
+            let result = server.run();
+            let _ = std::fs::remove_file(dir.socket());
+            result
+        }
+        Err(e) => {
+            let _ = tell.write_all(e.to_string().as_bytes());
+            Ok(())
+        }
+    }
+}
+
+/// Kept open, so locked, as long as we live; a second keeper is refused.
+fn lock(dir: &RunDir) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(dir.lock())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(io::Error::other("another keeper holds this folder")),
+    }
+}
+
+fn become_daemon(dir: &RunDir) -> io::Result<UnixListener> {
+    nix::unistd::setsid()?;
+    std::env::set_current_dir("/")?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let _ = nix::sys::prctl::set_name(c"mote-keeper");
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    cgroup::enter_root(&Layout::discover());
+    // Lowering it needs CAP_SYS_RESOURCE; without it we are an ordinary victim.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let log = File::create(dir.path().join(LOG))?;
+    nix::unistd::dup2_stdin(null.as_fd())?;
+    nix::unistd::dup2_stdout(null.as_fd())?;
+    nix::unistd::dup2_stderr(log.as_fd())?;
+    let socket = dir.socket();
+    match std::fs::remove_file(&socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&socket)?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+pub(crate) use record::start_time;
+
+/// RFC 3339 with nanoseconds.
+pub(crate) fn timestamp_now() -> String {
+    log::timestamp(record::now_ns())
+}
+
+/// Wait status -> what a shell would say.
+pub(crate) fn exit_code(status: i32) -> i32 {
+    held::decode_status(status).0
 }

@@ -32,11 +32,13 @@ pub(crate) const TH_DPORT: Field = Field { base: 2, offset: 2, len: 2 };
 pub(crate) enum Meta {
     Mark = 3,
     OifName = 7,
+    NfProto = 15,
     L4Proto = 16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict<'a> {
+    Accept,
     Jump(&'a str),
     Goto(&'a str),
 }
@@ -273,11 +275,14 @@ pub(crate) fn data_value(m: &mut Messages, data: &[u8]) {
 
 pub(crate) fn data_verdict(m: &mut Messages, verdict: Verdict<'_>) {
     let (code, chain) = match verdict {
-        Verdict::Jump(chain) => (-3, chain),
-        Verdict::Goto(chain) => (-4, chain),
+        Verdict::Accept => (1, None),
+        Verdict::Jump(chain) => (-3, Some(chain)),
+        Verdict::Goto(chain) => (-4, Some(chain)),
     };
     m.nest(NFTA_DATA_VERDICT, |m| {
         m.attr_be32(NFTA_VERDICT_CODE, i32::cast_unsigned(code));
-        m.attr_str(NFTA_VERDICT_CHAIN, chain);
+        if let Some(chain) = chain {
+            m.attr_str(NFTA_VERDICT_CHAIN, chain);
+        }
     });
 }

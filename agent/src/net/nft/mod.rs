@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use super::Error;
 use super::socket::{Refusal, Socket};
-use super::wire::{Messages, flags};
+use super::wire::{self, Attrs, Messages, flags};
 use expr::{Expr, Verdict};
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const SUBSYS_NFTABLES: u16 = 10;
 const NFPROTO_UNSPEC: u8 = 0;
+const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 
 const NEWTABLE: u16 = 0;
@@ -22,7 +23,9 @@ const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const DELCHAIN: u16 = 5;
+const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
+const GETRULE: u16 = 7;
 const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const DELSET: u16 = 11;
@@ -39,7 +42,9 @@ const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_SET_TABLE: u16 = 1;
 const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_FLAGS: u16 = 3;
@@ -66,8 +71,11 @@ const NFT_SET_MAP: u32 = 0x8;
 const NFT_SET_TIMEOUT: u32 = 0x10;
 const NFT_SET_EVAL: u32 = 0x20;
 const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
+/// Length of `struct nfgenmsg`.
+const GENERIC_LEN: usize = 4;
 /// The longest chain name the kernel takes, without its zero (NFT_CHAIN_MAXNAMELEN is 128).
 pub(crate) const CHAIN_NAME_MAX: usize = 127;
 /// Elements per message, so that even with the longest chain names the list fits its 16-bit length.
@@ -135,24 +143,31 @@ pub(crate) enum ElementValue<'a> {
     Data(&'a [u8]),
 }
 
-/// One transaction on one table of the ip family.
+/// One transaction on one table.
 pub(crate) struct Batch {
     messages: Messages,
+    family: u8,
     table: String,
     last_set_id: u32,
 }
 
 impl Batch {
+    /// On a table of the ip family, as all of ours are.
     pub(crate) fn new(table: &str) -> Batch {
+        Batch::of(NFPROTO_IPV4, table)
+    }
+
+    /// On someone else's table.
+    pub(crate) fn of(family: u8, table: &str) -> Batch {
         let mut messages = Messages::default();
         messages.message(NFNL_MSG_BATCH_BEGIN, 0, |m| generic(m, NFPROTO_UNSPEC, SUBSYS_NFTABLES));
-        Batch { messages, table: table.to_owned(), last_set_id: 0 }
+        Batch { messages, family, table: table.to_owned(), last_set_id: 0 }
     }
 
     fn add(&mut self, kind: u16, kind_flags: u16, body: impl FnOnce(&mut Messages, &str)) {
-        let table = &self.table;
+        let (family, table) = (self.family, &self.table);
         self.messages.message(SUBSYS_NFTABLES << 8 | kind, kind_flags, |m| {
-            generic(m, NFPROTO_IPV4, 0);
+            generic(m, family, 0);
             body(m, table);
         });
     }
@@ -199,7 +214,25 @@ impl Batch {
 
     /// Appends a rule.
     pub(crate) fn rule(&mut self, chain: &str, exprs: &[Expr<'_>]) {
-        self.add(NEWRULE, flags::CREATE | flags::APPEND, |m, table| {
+        self.new_rule(chain, exprs, flags::APPEND, None);
+    }
+
+    /// Puts a rule with a comment before all others of the chain.
+    pub(crate) fn first_rule(&mut self, chain: &str, exprs: &[Expr<'_>], comment: &str) {
+        self.new_rule(chain, exprs, 0, Some(comment));
+    }
+
+    /// Deletes one rule.
+    pub(crate) fn delete_rule(&mut self, chain: &str, handle: u64) {
+        self.add(DELRULE, 0, |m, table| {
+            m.attr_str(NFTA_RULE_TABLE, table);
+            m.attr_str(NFTA_RULE_CHAIN, chain);
+            m.attr(NFTA_RULE_HANDLE, &handle.to_be_bytes());
+        });
+    }
+
+    fn new_rule(&mut self, chain: &str, exprs: &[Expr<'_>], place: u16, comment: Option<&str>) {
+        self.add(NEWRULE, flags::CREATE | place, |m, table| {
             m.attr_str(NFTA_RULE_TABLE, table);
             m.attr_str(NFTA_RULE_CHAIN, chain);
             m.nest(NFTA_RULE_EXPRESSIONS, |m| {
@@ -207,6 +240,9 @@ impl Batch {
                     m.nest(NFTA_LIST_ELEM, |m| e.write(m));
                 }
             });
+            if let Some(comment) = comment {
+                m.attr(NFTA_RULE_USERDATA, &user_comment(comment));
+            }
         });
     }
 
@@ -339,6 +375,66 @@ impl Batch {
 pub(crate) fn generic(m: &mut Messages, family: u8, resource: u16) {
     m.raw(&[family, 0]);
     m.raw(&resource.to_be_bytes());
+}
+
+/// nft's form of a comment on a rule: kind 0, length, text, zero. Longer ones are cut.
+fn user_comment(text: &str) -> Vec<u8> {
+    let text = text.as_bytes().get(..text.len().min(128)).unwrap_or_default();
+    let mut data = vec![0, u8::try_from(text.len() + 1).unwrap_or(0)];
+    data.extend_from_slice(text);
+    data.push(0);
+    data
+}
+
+/// A base chain that drops forwarded packets nobody accepts, of the families IPv4 passes through.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DroppingChain {
+    pub(crate) family: u8,
+    pub(crate) table: String,
+    pub(crate) name: String,
+}
+
+impl DroppingChain {
+    /// Whether packets of other protocols than IPv4 pass it too.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.family == NFPROTO_INET
+    }
+}
+
+/// All chains that drop forwarded packets by policy.
+pub(crate) fn dropping_chains(socket: &mut Socket) -> Result<Vec<DroppingChain>, Refusal> {
+    let request = Messages::one(SUBSYS_NFTABLES << 8 | GETCHAIN, flags::DUMP, |m| generic(m, NFPROTO_UNSPEC, 0));
+    socket.dump(&request, |found: &mut Vec<DroppingChain>, _, body| found.extend(dropping_chain(body)))
+}
+
+fn dropping_chain(body: &[u8]) -> Option<DroppingChain> {
+    let family = *body.first().filter(|f| matches!(**f, NFPROTO_INET | NFPROTO_IPV4))?;
+    let attrs = Attrs::after(body, GENERIC_LEN);
+    let number = |path: &[u16]| attrs.find_path(path).and_then(|v| v.first_chunk()).map(|b| u32::from_be_bytes(*b));
+    let forward = number(&[NFTA_CHAIN_HOOK, NFTA_HOOK_HOOKNUM])? == Hook::Forward as u32;
+    let drops = number(&[NFTA_CHAIN_POLICY])? == NF_DROP;
+    let filters = wire::text(attrs.find(NFTA_CHAIN_TYPE)?) == "filter";
+    (forward && drops && filters).then_some(DroppingChain {
+        family,
+        table: wire::text(attrs.find(NFTA_CHAIN_TABLE)?),
+        name: wire::text(attrs.find(NFTA_CHAIN_NAME)?),
+    })
+}
+
+/// The rules of a chain that carry a comment, as (handle, comment).
+pub(crate) fn commented_rules(socket: &mut Socket, chain: &DroppingChain) -> Result<Vec<(u64, String)>, Refusal> {
+    let request = Messages::one(SUBSYS_NFTABLES << 8 | GETRULE, flags::DUMP, |m| {
+        generic(m, chain.family, 0);
+        m.attr_str(NFTA_RULE_TABLE, &chain.table);
+        m.attr_str(NFTA_RULE_CHAIN, &chain.name);
+    });
+    socket.dump(&request, |found: &mut Vec<(u64, String)>, _, body| {
+        let attrs = Attrs::after(body, GENERIC_LEN);
+        let handle = attrs.find(NFTA_RULE_HANDLE).and_then(|v| v.first_chunk()).map(|b| u64::from_be_bytes(*b));
+        if let (Some(handle), Some([0, _, text @ ..])) = (handle, attrs.find(NFTA_RULE_USERDATA)) {
+            found.push((handle, wire::text(text)));
+        }
+    })
 }
 
 /// Whether the table is there.

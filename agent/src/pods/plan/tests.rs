@@ -136,7 +136,9 @@ fn crash_back_off_doubles_and_is_forgiven() {
 fn failed_pulls_back_off() {
     let pod = one("Always");
     let mut facts = ready();
-    for (times, now, expected) in [(1, 101, " @102"), (1, 103, " @110"), (1, 110, "pull a"), (2, 110, " @120"), (40, 110, " @400")] {
+    for (times, now, expected) in
+        [(1, 101, " @102"), (1, 103, " @110"), (1, 110, "pull a"), (2, 110, " @120"), (40, 110, " @400")]
+    {
         let failure = Failure { reason: "ErrImagePull", message: "manifest unknown".into(), at: at(100), times };
         facts.images.insert("a".into(), ImageState::Failed(failure));
         assert_eq!(say(&plan(&pod, &facts, None, false, at(now))), expected, "{times} {now}");

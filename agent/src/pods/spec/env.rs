@@ -66,11 +66,18 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> String {
 ///
 /// # Errors
 /// In the kubelet's words (`configmap "x" not found`): `CreateContainerConfigError`.
-pub fn environment(container: &Value, refs: &Refs, me: &Self_<'_>, services: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
+pub fn environment(
+    container: &Value,
+    refs: &Refs,
+    me: &Self_<'_>,
+    services: &[(String, String)],
+) -> Result<Vec<(String, String)>, String> {
     let mut env: Vec<(String, String)> = services.to_vec();
     for source in list_at(container, &["envFrom"]) {
         let prefix = str_at(source, &["prefix"]);
-        for (field, what, objects) in [("configMapRef", "configmap", &refs.config_maps), ("secretRef", "secret", &refs.secrets)] {
+        for (field, what, objects) in
+            [("configMapRef", "configmap", &refs.config_maps), ("secretRef", "secret", &refs.secrets)]
+        {
             let Some(reference) = at(source, &[field]) else { continue };
             let name = str_at(reference, &["name"]);
             match objects.get(name).and_then(Option::as_ref) {
@@ -119,7 +126,9 @@ fn value_from(from: &Value, container: &Value, refs: &Refs, me: &Self_<'_>) -> R
     if let Some(field) = at(from, &["resourceFieldRef"]) {
         return resource_field(container, field, me).map(Some);
     }
-    for (field, what, objects) in [("configMapKeyRef", "configmap", &refs.config_maps), ("secretKeyRef", "secret", &refs.secrets)] {
+    for (field, what, objects) in
+        [("configMapKeyRef", "configmap", &refs.config_maps), ("secretKeyRef", "secret", &refs.secrets)]
+    {
         let Some(reference) = at(from, &[field]) else { continue };
         let (name, key) = (str_at(reference, &["name"]), str_at(reference, &["key"]));
         let optional = bool_at(reference, &["optional"]) == Some(true);
@@ -129,7 +138,9 @@ fn value_from(from: &Value, container: &Value, refs: &Refs, me: &Self_<'_>) -> R
             (Some(value), _) => Ok(Some(value)),
             (None, _) if optional => Ok(None),
             (None, None) => Err(format!("{what} {name:?} not found")),
-            (None, Some(_)) => Err(format!("couldn't find key {key} in {what} {}/{name}", str_at(me.pod, &["metadata", "namespace"]))),
+            (None, Some(_)) => {
+                Err(format!("couldn't find key {key} in {what} {}/{name}", str_at(me.pod, &["metadata", "namespace"])))
+            }
         };
     }
     Ok(Some(String::new()))
@@ -154,7 +165,9 @@ fn strings(object: &Value, secret: bool) -> BTreeMap<String, String> {
 
 /// All entries of a ConfigMap or Secret as bytes.
 pub fn bytes(object: &Value, secret: bool) -> BTreeMap<String, Vec<u8>> {
-    let decode = |value: &Value| base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    let decode = |value: &Value| {
+        base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default()
+    };
     let mut out = BTreeMap::new();
     for (key, value) in map_at(object, &["data"]).into_iter().flatten() {
         let data = if secret { decode(value) } else { value.as_str().unwrap_or_default().as_bytes().to_vec() };
@@ -175,10 +188,16 @@ pub fn self_field(me: &Self_<'_>, path: &str) -> Result<String, String> {
             "metadata.annotations" => "annotations",
             _ => return Err(format!("unsupported fieldPath: {path}")),
         };
-        return Ok(map_at(pod, &["metadata", field]).and_then(|map| map.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned());
+        return Ok(map_at(pod, &["metadata", field])
+            .and_then(|map| map.get(key))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned());
     }
     Ok(match path {
-        "metadata.name" | "metadata.namespace" | "metadata.uid" => str_at(pod, &["metadata", path.get(9..).unwrap_or_default()]).to_owned(),
+        "metadata.name" | "metadata.namespace" | "metadata.uid" => {
+            str_at(pod, &["metadata", path.get(9..).unwrap_or_default()]).to_owned()
+        }
         "metadata.labels" => lines(map_at(pod, &["metadata", "labels"])),
         "metadata.annotations" => lines(map_at(pod, &["metadata", "annotations"])),
         "spec.nodeName" => me.node_name.to_owned(),
@@ -193,8 +212,11 @@ pub fn self_field(me: &Self_<'_>, path: &str) -> Result<String, String> {
 }
 
 fn lines(map: Option<&Map<String, Value>>) -> String {
-    let mut entries: Vec<String> =
-        map.into_iter().flatten().map(|(key, value)| format!("{key}={:?}", value.as_str().unwrap_or_default())).collect();
+    let mut entries: Vec<String> = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={:?}", value.as_str().unwrap_or_default()))
+        .collect();
     entries.sort();
     entries.join("\n")
 }
@@ -206,7 +228,10 @@ pub fn resource_field(container: &Value, field: &Value, me: &Self_<'_>) -> Resul
         container
     } else {
         let all = [list_at(me.pod, &["spec", "containers"]), list_at(me.pod, &["spec", "initContainers"])];
-        all.into_iter().flatten().find(|other| str_at(other, &["name"]) == named).ok_or_else(|| format!("container {named} not found"))?
+        all.into_iter()
+            .flatten()
+            .find(|other| str_at(other, &["name"]) == named)
+            .ok_or_else(|| format!("container {named} not found"))?
     };
     let resource = str_at(field, &["resource"]);
     let (side, kind) = resource.split_once('.').ok_or_else(|| format!("unsupported container resource: {resource}"))?;
@@ -219,7 +244,8 @@ pub fn resource_field(container: &Value, field: &Value, me: &Self_<'_>) -> Resul
         };
     }
     let amount = amount.unwrap_or_default();
-    let divisor = at(field, &["divisor"]).and_then(Quantity::of).filter(|divisor| !divisor.is_zero() && !divisor.is_negative());
+    let divisor =
+        at(field, &["divisor"]).and_then(Quantity::of).filter(|divisor| !divisor.is_zero() && !divisor.is_negative());
     let up = |a: i64, b: i64| a.div_euclid(b.max(1)).saturating_add(i64::from(a.rem_euclid(b.max(1)) > 0));
     Ok(match kind {
         "cpu" => up(amount.milli(), divisor.map_or(1000, |d| d.milli())),
@@ -231,7 +257,7 @@ pub fn resource_field(container: &Value, field: &Value, me: &Self_<'_>) -> Resul
 /// Names of all ConfigMaps and Secrets that the pod's containers and volumes refer to.
 pub fn referred(pod: &Value) -> (Vec<String>, Vec<String>) {
     let (mut config_maps, mut secrets) = (Vec::new(), Vec::new());
-    let mut note = |list: &mut Vec<String>, name: &str| {
+    let note = |list: &mut Vec<String>, name: &str| {
         if !name.is_empty() && !list.iter().any(|known| known == name) {
             list.push(name.to_owned());
         }
@@ -285,7 +311,14 @@ mod tests {
     }
 
     fn me(pod: &Value) -> Self_<'_> {
-        Self_ { pod, pod_ip: "10.42.0.2", host_ip: "10.0.0.1", node_name: "n1", node_cpu_milli: 2000, node_memory_bytes: 1 << 30 }
+        Self_ {
+            pod,
+            pod_ip: "10.42.0.2",
+            host_ip: "10.0.0.1",
+            node_name: "n1",
+            node_cpu_milli: 2000,
+            node_memory_bytes: 1 << 30,
+        }
     }
 
     #[test]

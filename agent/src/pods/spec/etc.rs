@@ -71,7 +71,11 @@ pub fn resolv_conf(pod: &Pod, cluster: &Cluster<'_>, of_host: &str) -> String {
     }
     if let (true, Some(dns)) = (policy == "ClusterFirst", cluster.dns) {
         servers = vec![dns.to_string()];
-        let mut own = vec![format!("{}.svc.{}", pod.namespace, cluster.domain), format!("svc.{}", cluster.domain), cluster.domain.to_owned()];
+        let mut own = vec![
+            format!("{}.svc.{}", pod.namespace, cluster.domain),
+            format!("svc.{}", cluster.domain),
+            cluster.domain.to_owned(),
+        ];
         own.append(&mut searches);
         searches = own;
         options = vec!["ndots:5".into()];
@@ -144,13 +148,17 @@ mod tests {
         Pod::read(Rc::new(object), Source::Api).unwrap_or_else(|why| panic!("{why}"))
     }
 
-    const CLUSTER: Cluster<'static> =
-        Cluster { dns: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 43, 0, 10))), domain: "cluster.local", node_name: "n1" };
+    const CLUSTER: Cluster<'static> = Cluster {
+        dns: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 43, 0, 10))),
+        domain: "cluster.local",
+        node_name: "n1",
+    };
     const HOST: &str = "# x\nsearch lan\nnameserver 1.1.1.1\noptions edns0\n";
 
     #[test]
     fn dns_policies() {
-        let first = "search ns.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:5\n";
+        let first =
+            "search ns.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.43.0.10\noptions ndots:5\n";
         let host = "search lan\nnameserver 1.1.1.1\noptions edns0\n";
         for (spec, expected) in [
             (json!({}), first),
@@ -170,7 +178,8 @@ mod tests {
     fn hosts_name_the_pod() {
         let ip = "10.42.0.2".parse().ok();
         assert!(hosts(&pod(json!({})), ip, &CLUSTER, "").contains("\n10.42.0.2\tp\n"));
-        let spec = json!({"hostname": "h", "subdomain": "s", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
+        let spec =
+            json!({"hostname": "h", "subdomain": "s", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
         let text = hosts(&pod(spec), ip, &CLUSTER, "");
         assert!(text.contains("10.42.0.2\th.s.ns.svc.cluster.local\th\n") && text.contains("1.2.3.4\ta\tb\n"));
     }

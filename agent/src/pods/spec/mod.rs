@@ -8,7 +8,8 @@ mod security;
 use mote_api::tree::{Value, at, bool_at, list_at, str_at};
 use mote_images::Image;
 use mote_runtime::container::{
-    Cgroup, Container, DeviceRule, Log, Mount, Namespace, NamespaceKind, Process, Resources, Rootfs, Seccomp, Stdio, defaults,
+    Cgroup, Container, DeviceRule, Log, Mount, Namespace, NamespaceKind, Process, Resources, Rootfs, Seccomp, Stdio,
+    defaults,
 };
 use mote_runtime::keeper::RunDir;
 
@@ -82,7 +83,8 @@ pub fn build(making: &Making<'_>) -> Result<Container, String> {
     }
     mounts.extend(etc::mounts(making.roots, pod, context.read_only_root()));
     mounts.push(termination_mount(making));
-    mounts.extend(volumes::mounts(pod, wanted, making.roots, &|text| expand(text, &|name| env::find(&declared, name)))?);
+    mounts
+        .extend(volumes::mounts(pod, wanted, making.roots, &|text| expand(text, &|name| env::find(&declared, name)))?);
     let process = Process {
         args: arguments(spec, image, &declared)?,
         env: process_env(image, &declared, making, &who.home),
@@ -144,6 +146,7 @@ fn labels(making: &Making<'_>) -> Vec<(String, String)> {
         ("hash", wanted.hash.clone()),
         ("image", wanted.image.clone()),
         ("imageID", image_id(making.image)),
+        ("grace", pod.grace.as_secs().to_string()),
         ("stop", stop_signal(&making.image.config.stop_signal).to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), value))

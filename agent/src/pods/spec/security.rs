@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
-use mote_api::tree::{Value, at, bool_at, i64_at, list_at};
+use mote_api::tree::{Value, bool_at, i64_at, list_at};
 use mote_images::Image;
 use mote_runtime::container::{CapSet, Capabilities, Device, DeviceKind};
 use mote_runtime::user::{self, FILE_BYTES_MAX, Resolved};
@@ -16,11 +16,13 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     fn number(&self, field: &str) -> Option<i64> {
-        i64_at(self.container, &["securityContext", field]).or_else(|| i64_at(self.pod, &["spec", "securityContext", field]))
+        i64_at(self.container, &["securityContext", field])
+            .or_else(|| i64_at(self.pod, &["spec", "securityContext", field]))
     }
 
     fn flag(&self, field: &str) -> Option<bool> {
-        bool_at(self.container, &["securityContext", field]).or_else(|| bool_at(self.pod, &["spec", "securityContext", field]))
+        bool_at(self.container, &["securityContext", field])
+            .or_else(|| bool_at(self.pod, &["spec", "securityContext", field]))
     }
 
     pub(super) fn privileged(&self) -> bool {
@@ -49,7 +51,8 @@ impl Context<'_> {
         if self.flag("runAsNonRoot") == Some(true) && who.user.uid == 0 {
             return Err("container has runAsNonRoot and image will run as root".into());
         }
-        let more = list_at(self.pod, &["spec", "securityContext", "supplementalGroups"]).iter().filter_map(Value::as_i64);
+        let more =
+            list_at(self.pod, &["spec", "securityContext", "supplementalGroups"]).iter().filter_map(Value::as_i64);
         let fs_group = i64_at(self.pod, &["spec", "securityContext", "fsGroup"]);
         for gid in more.chain(fs_group).filter_map(|gid| u32::try_from(gid).ok()) {
             if !who.user.groups.contains(&gid) {
@@ -65,7 +68,9 @@ impl Context<'_> {
         }
         let set = |field: &str| -> Result<CapSet, String> {
             let mut set = CapSet::EMPTY;
-            for name in list_at(self.container, &["securityContext", "capabilities", field]).iter().filter_map(Value::as_str) {
+            for name in
+                list_at(self.container, &["securityContext", "capabilities", field]).iter().filter_map(Value::as_str)
+            {
                 set = set.with(CapSet::parse(name).ok_or_else(|| format!("unknown capability {name:?}"))?);
             }
             Ok(set)
@@ -104,7 +109,18 @@ pub(super) fn host_devices() -> Vec<Device> {
         };
         let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let path = entry.path().to_string_lossy().into_owned();
-        if ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/console"].contains(&path.as_str()) {
+        if [
+            "/dev/null",
+            "/dev/zero",
+            "/dev/full",
+            "/dev/random",
+            "/dev/urandom",
+            "/dev/tty",
+            "/dev/ptmx",
+            "/dev/console",
+        ]
+        .contains(&path.as_str())
+        {
             continue; // the standard ones, which the runtime makes
         }
         all.push(Device {
@@ -118,11 +134,6 @@ pub(super) fn host_devices() -> Vec<Device> {
         });
     }
     all
-}
-
-/// The fsGroup of a pod.
-pub(crate) fn fs_group(pod: &Value) -> Option<u32> {
-    at(pod, &["spec", "securityContext", "fsGroup"]).and_then(Value::as_i64).and_then(|gid| u32::try_from(gid).ok())
 }
 
 #[cfg(test)]
@@ -139,7 +150,10 @@ mod tests {
             (json!({}), CapSet::DEFAULT),
             (json!({"drop": ["ALL"]}), CapSet::EMPTY),
             (json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}), cap("NET_BIND_SERVICE")),
-            (json!({"add": ["SYS_TIME"], "drop": ["CHOWN"]}), CapSet::DEFAULT.with(cap("SYS_TIME")).without(cap("CHOWN"))),
+            (
+                json!({"add": ["SYS_TIME"], "drop": ["CHOWN"]}),
+                CapSet::DEFAULT.with(cap("SYS_TIME")).without(cap("CHOWN")),
+            ),
         ] {
             let container = json!({"securityContext": {"capabilities": context}});
             let made = Context { pod: &pod, container: &container }.capabilities(false).unwrap();

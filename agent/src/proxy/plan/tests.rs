@@ -40,7 +40,7 @@ fn a_changed_endpoint_touches_one_chain_only() {
     let (was, now) = (&old.chains["1"], &new.chains["1"]);
     assert_eq!(
         changes,
-        [Change::ChangeChain { name: &name, old: was, new: now }, Change::AddHairpin([10, 42, 0, 3].into())]
+        [Change::RefillChain { name: &name, old: was, new: now }, Change::AddHairpin([10, 42, 0, 3].into())]
     );
     let end = [10, 42, 0, 3].into();
     let want = [
@@ -76,7 +76,7 @@ fn obey(table: &Table, changes: &[Change<'_>]) -> Table {
             Change::DeleteNodePort(p, n) => assert!(t.node_ports.remove(&(*p, *n)).is_some()),
             Change::DeleteHairpin(a) => assert!(t.hairpins.remove(a)),
             Change::AddChain(name, c) => assert!(t.chains.insert((*name).clone(), (*c).clone()).is_none()),
-            Change::ChangeChain { name, new, .. } => {
+            Change::RefillChain { name, new, .. } => {
                 assert!(t.chains.insert((*name).clone(), (*new).clone()).is_some());
             }
             Change::AddFront(f, c) => {

@@ -25,12 +25,26 @@ const NO_PATCH: &[(&str, &str)] = &[
 /// Lists of plain values that a strategic merge patch adds to.
 const PATCH_SETS: &[(&str, &str)] = &[("meta/v1.ObjectMeta", "finalizers"), ("v1.NodeSpec", "podCIDRs")];
 /// Where `$retainKeys` is upstream's strategy.
-const RETAIN_KEYS: &[(&str, &str)] = &[("v1.PodSpec", "volumes"), ("v1.PodSpec", "resourceClaims"), ("apps/v1.DeploymentSpec", "strategy")];
+const RETAIN_KEYS: &[(&str, &str)] =
+    &[("v1.PodSpec", "volumes"), ("v1.PodSpec", "resourceClaims"), ("apps/v1.DeploymentSpec", "strategy")];
 /// Structs owned as one value (`x-kubernetes-map-type: atomic`).
 const ATOMIC: &[&str] = &[
-    "meta/v1.LabelSelector", "v1.ConfigMapKeySelector", "v1.FileKeySelector", "v1.LocalObjectReference", "v1.NodeSelector", "v1.NodeSelectorTerm", "v1.ObjectFieldSelector",
-    "v1.ObjectReference", "v1.ResourceFieldSelector", "v1.ScopeSelector", "v1.SecretKeySelector", "v1.SecretReference", "v1.TopologySelectorTerm",
-    "v1.TypedLocalObjectReference", "rbac.authorization.k8s.io/v1.RoleRef", "rbac.authorization.k8s.io/v1.Subject",
+    "meta/v1.LabelSelector",
+    "v1.ConfigMapKeySelector",
+    "v1.FileKeySelector",
+    "v1.LocalObjectReference",
+    "v1.NodeSelector",
+    "v1.NodeSelectorTerm",
+    "v1.ObjectFieldSelector",
+    "v1.ObjectReference",
+    "v1.ResourceFieldSelector",
+    "v1.ScopeSelector",
+    "v1.SecretKeySelector",
+    "v1.SecretReference",
+    "v1.TopologySelectorTerm",
+    "v1.TypedLocalObjectReference",
+    "rbac.authorization.k8s.io/v1.RoleRef",
+    "rbac.authorization.k8s.io/v1.Subject",
     "networking.k8s.io/v1.ServiceBackendPort",
 ];
 
@@ -55,8 +69,21 @@ fn main() {
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
     for file in &files {
         let text = std::fs::read_to_string(file).expect("readable source");
-        let module: Vec<String> = file.strip_prefix(&root).expect("below").parent().expect("has one").iter().map(|p| p.to_string_lossy().into_owned()).collect();
-        let Some(name) = text.lines().find_map(|l| l.strip_prefix("pub struct ")).map(|l| l.split(|c: char| !c.is_alphanumeric()).next().expect("name").to_string()) else { continue };
+        let module: Vec<String> = file
+            .strip_prefix(&root)
+            .expect("below")
+            .parent()
+            .expect("has one")
+            .iter()
+            .map(|p| p.to_string_lossy().into_owned())
+            .collect();
+        let Some(name) = text
+            .lines()
+            .find_map(|l| l.strip_prefix("pub struct "))
+            .map(|l| l.split(|c: char| !c.is_alphanumeric()).next().expect("name").to_string())
+        else {
+            continue;
+        };
         if let Some(prefix) = prefix(&module) {
             texts.insert(format!("{prefix}.{name}"), text);
         }
@@ -69,7 +96,15 @@ fn main() {
             if c[0] == "-" { format!("{}.{}", c[1], c[2]) } else { format!("{}/{}.{}", c[0], c[1], c[2]) }
         })
         .collect();
-    wanted.extend(["autoscaling/v1.Scale", "policy/v1.Eviction", "authentication.k8s.io/v1.TokenRequest", "meta/v1.DeleteOptions"].map(String::from));
+    wanted.extend(
+        [
+            "autoscaling/v1.Scale",
+            "policy/v1.Eviction",
+            "authentication.k8s.io/v1.TokenRequest",
+            "meta/v1.DeleteOptions",
+        ]
+        .map(String::from),
+    );
     let mut done: BTreeMap<String, String> = BTreeMap::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     while let Some(name) = wanted.pop() {
@@ -83,7 +118,13 @@ fn main() {
         if text.contains("impl crate::Resource for ") {
             for json in ["apiVersion", "kind"] {
                 if !fields.iter().any(|f| f.json == json) {
-                    fields.push(Field { json: json.into(), rust_type: "std::string::String".into(), required: false, list: None, atomic_map: false });
+                    fields.push(Field {
+                        json: json.into(),
+                        rust_type: "std::string::String".into(),
+                        required: false,
+                        list: None,
+                        atomic_map: false,
+                    });
                 }
             }
         }
@@ -101,8 +142,21 @@ fn main() {
                     // Keys are Rust names of the element's fields.
                     let element = refs.last().expect("list of structs");
                     let names = self::fields(&texts[element]);
-                    let json: Vec<String> = keys.iter().map(|k| names.iter().find(|n| rust_name_of(&texts[element], &n.json) == *k).unwrap_or_else(|| panic!("no key {k} in {element} of {name}")).json.clone()).collect();
-                    let all = MAP_KEYS.iter().find(|(t, n, _)| *t == name && *n == f.json).map_or_else(|| json.join(","), |(_, _, k)| k.join(","));
+                    let json: Vec<String> = keys
+                        .iter()
+                        .map(|k| {
+                            names
+                                .iter()
+                                .find(|n| rust_name_of(&texts[element], &n.json) == *k)
+                                .unwrap_or_else(|| panic!("no key {k} in {element} of {name}"))
+                                .json
+                                .clone()
+                        })
+                        .collect();
+                    let all = MAP_KEYS
+                        .iter()
+                        .find(|(t, n, _)| *t == name && *n == f.json)
+                        .map_or_else(|| json.join(","), |(_, _, k)| k.join(","));
                     shape += &format!("#{all}");
                     if !is(NO_PATCH) {
                         shape += &format!("^{}", json[0]);
@@ -130,7 +184,13 @@ fn main() {
 fn source() -> PathBuf {
     let out = Command::new("cargo").args(["metadata", "--format-version", "1"]).output().expect("cargo metadata runs");
     let tree: serde_json::Value = serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
-    let package = tree["packages"].as_array().expect("packages").iter().find(|p| p["name"] == "k8s-openapi").expect("a dependency").clone();
+    let package = tree["packages"]
+        .as_array()
+        .expect("packages")
+        .iter()
+        .find(|p| p["name"] == "k8s-openapi")
+        .expect("a dependency")
+        .clone();
     Path::new(package["manifest_path"].as_str().expect("a path")).parent().expect("a folder").to_path_buf()
 }
 
@@ -179,20 +239,34 @@ fn fields(text: &str) -> Vec<Field> {
         let required = inner.is_none() && name != "metadata";
         let key = name.trim_start_matches("r#").trim_end_matches('_');
         let json = json_of.get(name).or_else(|| json_of.get(key)).unwrap_or_else(|| panic!("no JSON name of {name}"));
-        let merge = |kind: &str| text.split(&format!("merge_strategies::{kind}(")).skip(1).find(|t| t.trim_start().starts_with(&format!("&mut self.{name},")));
+        let merge = |kind: &str| {
+            text.split(&format!("merge_strategies::{kind}("))
+                .skip(1)
+                .find(|t| t.trim_start().starts_with(&format!("&mut self.{name},")))
+        };
         let list = if merge("list::set").is_some() {
             Some(List::Set)
         } else {
-            merge("list::map").map(|t| {
-                let keys = t.split("&[").nth(1).expect("keys").split(']').next().expect("end");
-                keys.split("lhs.").skip(1).map(|k| k.split([' ', ')']).next().expect("key").to_string()).collect::<Vec<_>>()
-            })
-            // volumeClaimTemplates, "by metadata.name": atomic upstream.
-            .filter(|keys| keys.iter().all(|k| !k.contains('.')))
-            .map(List::Map)
+            merge("list::map")
+                .map(|t| {
+                    let keys = t.split("&[").nth(1).expect("keys").split(']').next().expect("end");
+                    keys.split("lhs.")
+                        .skip(1)
+                        .map(|k| k.split([' ', ')']).next().expect("key").to_string())
+                        .collect::<Vec<_>>()
+                })
+                // volumeClaimTemplates, "by metadata.name": atomic upstream.
+                .filter(|keys| keys.iter().all(|k| !k.contains('.')))
+                .map(List::Map)
         };
         let atomic_map = merge("map::atomic").is_some();
-        all.push(Field { json: (*json).to_string(), rust_type: inner.unwrap_or(ty).to_string(), required, list, atomic_map });
+        all.push(Field {
+            json: (*json).to_string(),
+            rust_type: inner.unwrap_or(ty).to_string(),
+            required,
+            list,
+            atomic_map,
+        });
     }
     all
 }
@@ -221,14 +295,20 @@ fn shape(ty: &str, here: &str, refs: &mut Vec<String>) -> String {
     if !plain.is_empty() {
         return plain.into();
     }
-    let parts: Vec<String> = ty.strip_prefix("crate::").unwrap_or_else(|| panic!("type {ty}")).split("::").map(String::from).collect();
+    let parts: Vec<String> =
+        ty.strip_prefix("crate::").unwrap_or_else(|| panic!("type {ty}")).split("::").map(String::from).collect();
     let (name, module) = parts.split_last().expect("path");
     match name.as_str() {
         "Time" => return "t".into(),
         "MicroTime" => return "m".into(),
         "Quantity" => return "q".into(),
         "IntOrString" => return "o".into(),
-        "RawExtension" | "JSON" | "FieldsV1" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray" => return "r".into(),
+        "RawExtension"
+        | "JSON"
+        | "FieldsV1"
+        | "JSONSchemaPropsOrArray"
+        | "JSONSchemaPropsOrBool"
+        | "JSONSchemaPropsOrStringArray" => return "r".into(),
         _ => {}
     }
     let prefix = prefix(module).unwrap_or_else(|| panic!("type {ty}"));

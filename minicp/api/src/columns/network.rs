@@ -14,13 +14,15 @@ pub(super) fn service(s: &Value, now: Time) -> Vec<Value> {
     let outside = match kind {
         "ExternalName" => str_at(s, &["spec", "externalName"]).to_string(),
         "LoadBalancer" => {
-            let ingress = list_at(s, &["status", "loadBalancer", "ingress"]).iter();
-            let given = ingress
-                .map(|i| str_at(i, &["ip"]))
-                .map(|ip| ip.to_string())
-                .zip(list_at(s, &["status", "loadBalancer", "ingress"]));
-            let mut all: Vec<String> =
-                given.map(|(ip, i)| if ip.is_empty() { str_at(i, &["hostname"]).to_string() } else { ip }).collect();
+            let given = list_at(s, &["status", "loadBalancer", "ingress"]).iter();
+            let address = |i: &Value| {
+                if str_at(i, &["ip"]).is_empty() {
+                    str_at(i, &["hostname"]).to_string()
+                } else {
+                    str_at(i, &["ip"]).to_string()
+                }
+            };
+            let mut all: Vec<String> = given.map(address).collect();
             all.extend(external.iter().map(|e| e.to_string()));
             if all.is_empty() { "<pending>".into() } else { all.join(",") }
         }

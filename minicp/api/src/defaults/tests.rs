@@ -123,27 +123,21 @@ fn workloads() {
     );
     let j = filled("jobs.batch", json!({"spec": {"parallelism": 3, "template": template()}}));
     assert_eq!(j["spec"].get("completions"), None);
-    for resource in ["daemonsets.apps", "statefulsets.apps", "replicasets.apps", "cronjobs.batch"] {
-        filled(
-            resource,
-            json!({"spec": {"template": template(), "jobTemplate": {"spec": {"template": template()}}}})
-                .as_object()
-                .map(|m| {
-                    let mut m = m.clone();
-                    m["spec"]
-                        .as_object_mut()
-                        .unwrap()
-                        .retain(|k, _| (k == "jobTemplate") == resource.starts_with("cron"));
-                    Value::Object(m)
-                })
-                .unwrap(),
-        );
+    for resource in ["daemonsets.apps", "statefulsets.apps", "replicasets.apps"] {
+        filled(resource, json!({"spec": {"template": template()}}));
     }
+    let c = filled("cronjobs.batch", json!({"spec": {"jobTemplate": {"spec": {"template": template()}}}}));
+    assert_eq!((&c["spec"]["concurrencyPolicy"], &c["spec"]["failedJobsHistoryLimit"]), (&json!("Allow"), &json!(1)));
 }
 
 #[test]
 fn small_kinds() {
     assert_eq!(filled("secrets", json!({}))["type"], "Opaque");
+    let ending = filled(
+        "namespaces",
+        json!({"metadata": {"name": "x", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}}),
+    );
+    assert_eq!(ending["spec"], json!({}));
     let ns = filled("namespaces", json!({"metadata": {"name": "x"}}));
     assert_eq!(
         (&ns["spec"]["finalizers"], &ns["metadata"]["labels"]["kubernetes.io/metadata.name"], &ns["status"]["phase"]),

@@ -230,7 +230,7 @@ fn merge_list(
     Ok(())
 }
 
-/// Puts the items that `order` names in that order; an item it does not name keeps standing after the one that it stood after.
+/// `$setElementOrder`: see [`order_by`].
 fn set_order(
     list: &mut Vec<Value>,
     order: &Value,
@@ -253,8 +253,13 @@ fn set_order(
             ));
         }
     }
+    order_by(list, &places, id);
+    Ok(())
+}
+
+/// Puts the items whose identity is among `places` in that order; an item without a place travels with the one it stood after.
+pub(crate) fn order_by<I: PartialEq>(list: &mut Vec<Value>, places: &[I], id: impl Fn(&Value) -> Option<I>) {
     let place = |item: &Value| id(item).and_then(|i| places.iter().position(|p| *p == i));
-    // Items without a place travel with their predecessor.
     let mut groups: Vec<(usize, Vec<Value>)> = Vec::new();
     let mut leading = Vec::new();
     for item in std::mem::take(list) {
@@ -267,5 +272,4 @@ fn set_order(
     groups.sort_by_key(|(at, _)| *at);
     list.extend(leading);
     list.extend(groups.into_iter().flat_map(|(_, group)| group));
-    Ok(())
 }

@@ -119,7 +119,7 @@ proptest! {
     fn json_is_yaml(v in any_value()) {
         // A flow document; JSON's escapes are YAML's, but not every character JSON leaves bare.
         let text = v.to_string();
-        if text.chars().all(|c| printable(c)) {
+        if text.chars().all(printable) {
             prop_assert_eq!(parse_one(&text).map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?, v, "{}", text);
         }
     }

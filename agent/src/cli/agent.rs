@@ -1,0 +1,175 @@
+//! `mote agent`: a node of another machine's control plane, or of none.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use super::options::{Stop, block_on, need_root, path, signalled, stopped, value};
+use crate::client::Client;
+use crate::instance::{Instance, host_name};
+use crate::join::{self, Files, Token};
+use crate::net::Cidr;
+use crate::run::{self, Start};
+use crate::server::tls;
+
+const HELP: &str = "\
+mote agent: this machine as a node
+
+usage: mote agent --server URL --token TOKEN [OPTIONS]     join a control plane (`mote token` there prints the token)
+       mote agent --standalone --manifests DIR [OPTIONS]   run the pods of a folder, with no control plane
+
+  --data-dir DIR           state of this node (default /var/lib/mote)
+  --server URL             https://HOST:PORT of the Kubernetes API
+  --token TOKEN            needed once; the node's own certificate is kept in DIR/agent
+  --standalone             no control plane
+  --manifests DIR          static pods: YAML and JSON files
+  --node-name NAME         default: this machine's name
+  --node-ip ADDR           default: the address of the default route's link
+  --kubelet-port PORT      for logs (default 10250; any free one if it is taken)
+  --cluster-cidr CIDR      as the control plane has it (default 10.42.0.0/16)
+  --service-cidr CIDR      as the control plane has it (default 10.43.0.0/16)
+  --cgroup-parent NAME     control group of all pods (default mote)
+  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
+
+Ctrl-C or SIGTERM ends the agent; containers go on. `mote down` ends them.
+";
+
+struct Options {
+    data_dir: PathBuf,
+    server: Option<String>,
+    token: Option<Token>,
+    standalone: bool,
+    manifests: Option<PathBuf>,
+    node_name: String,
+    node_ip: Option<Ipv4Addr>,
+    kubelet_port: u16,
+    cluster_cidr: Cidr,
+    service_cidr: Cidr,
+    cgroup_parent: String,
+    plain_http: Vec<String>,
+}
+
+fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
+    let mut options = Options {
+        data_dir: super::data_dir(),
+        server: None,
+        token: None,
+        standalone: false,
+        manifests: None,
+        node_name: host_name(),
+        node_ip: None,
+        kubelet_port: 10250,
+        cluster_cidr: Cidr::new(Ipv4Addr::new(10, 42, 0, 0), 16),
+        service_cidr: Cidr::new(Ipv4Addr::new(10, 43, 0, 0), 16),
+        cgroup_parent: "mote".into(),
+        plain_http: Vec::new(),
+    };
+    while let Some(arg) = parser.next()? {
+        match arg {
+            lexopt::Arg::Long("data-dir") => options.data_dir = path(parser)?,
+            lexopt::Arg::Long("server") => options.server = Some(value(parser, "--server")?),
+            lexopt::Arg::Long("token") => options.token = Some(value(parser, "--token")?),
+            lexopt::Arg::Long("standalone") => options.standalone = true,
+            lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
+            lexopt::Arg::Long("node-name") => options.node_name = value(parser, "--node-name")?,
+            lexopt::Arg::Long("node-ip") => options.node_ip = Some(value(parser, "--node-ip")?),
+            lexopt::Arg::Long("kubelet-port") => options.kubelet_port = value(parser, "--kubelet-port")?,
+            lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = value(parser, "--cluster-cidr")?,
+            lexopt::Arg::Long("service-cidr") => options.service_cidr = value(parser, "--service-cidr")?,
+            lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
+            lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
+            lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if options.standalone == options.server.is_some() {
+        return Err(Stop::Usage("either --server URL or --standalone is needed".into()));
+    }
+    if options.standalone && options.manifests.is_none() {
+        return Err(Stop::Usage("--standalone needs --manifests DIR".into()));
+    }
+    if !super::sane_group(&options.cgroup_parent) {
+        return Err(Stop::Usage(format!(
+            "--cgroup-parent {:?}: not a relative path of a control group",
+            options.cgroup_parent
+        )));
+    }
+    mote_api::meta::dns_subdomain(&options.node_name)
+        .map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
+    Ok(options)
+}
+
+/// Runs until it is told to end.
+pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
+    let options = match read(&mut parser) {
+        Ok(options) => options,
+        Err(stop) => return stopped(stop, HELP),
+    };
+    crate::logger::start(log::LevelFilter::Info);
+    let done = need_root("mote agent").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
+        let _lock = instance.lock_or_say()?;
+        block_on(agent(options, &instance))?
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => super::failed(&why),
+    }
+}
+
+async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
+    let stop = signalled();
+    tokio::pin!(stop);
+    let mut client = None;
+    let mut kubelet = None;
+    let node_ip = match options.node_ip {
+        Some(ip) => Some(ip),
+        None => crate::net::node_address().map_err(|e| format!("find the node's address: {e}"))?,
+    };
+    if let Some(server) = &options.server {
+        let ip = node_ip.unwrap_or(Ipv4Addr::LOCALHOST).to_string();
+        let connector = join::connector(&instance.data, server, options.token.as_ref(), &options.node_name, &ip);
+        let connector = tokio::select! {
+            connector = connector => connector.map_err(|why| format!("join {server}: {why}"))?,
+            () = &mut stop => return Ok(()),
+        };
+        client = Some(Rc::new(Client::new(connector)));
+        let files = Files::new(&instance.data);
+        let acceptor = tls::acceptor(files.ca()?, files.identity("kubelet")?)?;
+        kubelet = Some((tls::bind(options.kubelet_port).await?, acceptor));
+    }
+    let running = run::start(Start {
+        instance,
+        node_name: options.node_name.clone(),
+        cgroup_parent: options.cgroup_parent,
+        cluster_cidr: options.cluster_cidr,
+        service_cidr: options.service_cidr,
+        domain: "cluster.local".into(),
+        client,
+        manifests: options.manifests.clone(),
+        node_ip,
+        kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
+        plain_http: options.plain_http,
+    })
+    .await?;
+    println!("node             {}", options.node_name);
+    println!("data             {}", instance.data.display());
+    match &options.server {
+        Some(server) => println!("control plane    {server}"),
+        None => println!(
+            "no control plane; static pods of {}",
+            options.manifests.as_deref().unwrap_or(&instance.data).display()
+        ),
+    }
+    if let Some(((listener, port), acceptor)) = kubelet {
+        println!("kubelet port     {port}");
+        tokio::task::spawn_local(tls::serve(running.agent.clone(), listener, acceptor));
+    }
+    stop.await;
+    running.agent.closing.set(true);
+    println!(
+        "\nthe agent has ended; its containers go on (`mote down --data-dir {}` ends them)",
+        instance.data.display()
+    );
+    Ok(())
+}

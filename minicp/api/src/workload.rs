@@ -1,1 +1,0 @@
-//! Pure facts about workloads that the controllers, the agent and the tables share.

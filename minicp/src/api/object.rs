@@ -1,0 +1,174 @@
+//! Objects as the store holds them, and back.
+//!
+//! Stored: compact JSON that begins with `{"metadata":{`, without apiVersion and kind (the key says them) and without resourceVersion (the
+//! store's revision is it). So an object is served by writing a few words in front of the stored bytes: no parsing.
+
+use bytes::Bytes;
+use mote_api::kind::Kind;
+use mote_api::tree::{Value, json};
+
+use crate::store::Entry;
+
+/// What every stored object begins with.
+const HEAD: &[u8] = b"{\"metadata\":{";
+
+/// `/registry/<group or core>/<plural>/`
+pub(crate) fn prefix_of(kind: &Kind) -> String {
+    // Both groups show the same events.
+    let group = match &*kind.group {
+        "" => "core",
+        "events.k8s.io" => "core",
+        group => group,
+    };
+    format!("/registry/{group}/{}/", kind.plural)
+}
+
+/// Where the objects of a namespace are ("" or cluster scope: all).
+pub(crate) fn prefix(kind: &Kind, ns: &str) -> String {
+    let all = prefix_of(kind);
+    if ns.is_empty() { all } else { format!("{all}{ns}/") }
+}
+
+pub(crate) fn key(kind: &Kind, ns: &str, name: &str) -> String {
+    prefix(kind, if kind.namespaced { ns } else { "" }) + name
+}
+
+/// The bytes to store; takes resourceVersion, apiVersion and kind out of the object.
+pub(crate) fn encode(mut object: Value) -> Bytes {
+    if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.remove("resourceVersion");
+        meta.remove("selfLink");
+    }
+    let mut out = b"{\"metadata\":".to_vec();
+    let null = Value::Null;
+    write(&mut out, object.get("metadata").unwrap_or(&null));
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
+            out.push(b',');
+            write(&mut out, &Value::String(name.clone()));
+            out.push(b':');
+            write(&mut out, value);
+        }
+    }
+    out.push(b'}');
+    Bytes::from(out.into_boxed_slice())
+}
+
+pub(crate) fn write(out: &mut Vec<u8>, value: &Value) {
+    serde_json::to_writer(out, value).expect("a tree always serialises, and memory takes it");
+}
+
+/// The object as a tree.
+pub(crate) fn decode(kind: &Kind, entry: &Entry) -> Value {
+    let mut object: Value = serde_json::from_slice(&entry.value).unwrap_or(Value::Null);
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".into(), kind.api_version().into());
+        map.insert("kind".into(), (*kind.kind).into());
+        if let Some(meta) = map.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.insert("resourceVersion".into(), entry.modified.0.to_string().into());
+        }
+    }
+    if kind.group == "events.k8s.io" { events_v1(object) } else { object }
+}
+
+/// Appends the object as sent; `typed`: with apiVersion and kind (list items have none, as upstream's).
+pub(crate) fn serve(out: &mut Vec<u8>, kind: &Kind, entry: &Entry, typed: bool) {
+    let tail = match entry.value.strip_prefix(HEAD) {
+        Some(tail) if kind.group != "events.k8s.io" => tail,
+        _ => return write(out, &decode(kind, entry)),
+    };
+    out.push(b'{');
+    if typed {
+        let text = format!("\"kind\":\"{}\",\"apiVersion\":\"{}\",", kind.kind, kind.api_version());
+        out.extend(text.as_bytes());
+    }
+    out.extend(format!("\"metadata\":{{\"resourceVersion\":\"{}\"", entry.modified).as_bytes());
+    if !tail.starts_with(b"}") {
+        out.push(b',');
+    }
+    out.extend(tail);
+}
+
+/// Names of the same things in core v1 and events.k8s.io/v1.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("message", "note"),
+    ("involvedObject", "regarding"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+/// Core event -> events.k8s.io/v1.
+fn events_v1(mut event: Value) -> Value {
+    if let Some(map) = event.as_object_mut() {
+        for (core, new) in EVENT_FIELDS {
+            if let Some(value) = map.remove(core) {
+                map.insert(new.into(), value);
+            }
+        }
+    }
+    event
+}
+
+/// events.k8s.io/v1 -> what is stored.
+pub(crate) fn events_core(event: &mut Value) {
+    if let Some(map) = event.as_object_mut() {
+        for (core, new) in EVENT_FIELDS {
+            if let Some(value) = map.remove(new) {
+                map.insert(core.into(), value);
+            }
+        }
+    }
+}
+
+/// The `metadata` of a list.
+pub(crate) fn list_meta(revision: u64, token: Option<String>, remaining: Option<u64>) -> Value {
+    let mut meta = json!({"resourceVersion": revision.to_string()});
+    if let Some(token) = token {
+        meta["continue"] = token.into();
+        if let Some(remaining) = remaining {
+            meta["remainingItemCount"] = remaining.into();
+        }
+    }
+    meta
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Revision;
+    use mote_api::kind::Registry;
+
+    #[test]
+    fn served_bytes_are_the_object() {
+        let registry = Registry::builtin();
+        for (resource, object) in [
+            (
+                "pods",
+                json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","resourceVersion":"3"},"spec":{"x":[1]}}),
+            ),
+            (
+                "deployments.apps",
+                json!({"apiVersion":"apps/v1","kind":"Deployment","metadata":{"labels":{"a":"b"},"name":"a"}}),
+            ),
+            (
+                "events.events.k8s.io",
+                json!({"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"a"},"note":"n"}),
+            ),
+        ] {
+            let kind = registry.find(resource).unwrap();
+            let mut stored = object.clone();
+            events_core(&mut stored);
+            let entry = Entry { value: encode(stored), created: Revision(1), modified: Revision(9) };
+            assert!(entry.value.starts_with(HEAD));
+            let mut want = object;
+            want["metadata"]["resourceVersion"] = "9".into();
+            let mut bytes = Vec::new();
+            serve(&mut bytes, kind, &entry, true);
+            assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), want);
+            assert_eq!(decode(kind, &entry), want);
+        }
+    }
+}

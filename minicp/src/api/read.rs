@@ -1,0 +1,233 @@
+//! get, list and watch.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mote_api::kind::Kind;
+use mote_api::status::Status;
+use mote_api::tree::{Value, json};
+
+use super::client::EventType;
+use super::request::{Filter, Query};
+use super::{Api, compacted, object};
+use crate::store::{Change, Ended, Entry, Revision, Watcher};
+
+/// Parsed objects kept for watchers that are about to ask for the same change.
+const PARSED_MAX: usize = 16;
+/// Bytes of a continue token.
+const TOKEN_BYTES_MAX: usize = 1024;
+
+/// What the last changes look like as trees, shared by all who watch.
+#[derive(Default)]
+pub(crate) struct ParsedCache(RefCell<VecDeque<(Revision, Rc<str>, Rc<Value>)>>);
+
+impl ParsedCache {
+    fn get(&self, kind: &Kind, key: &Rc<str>, entry: &Entry) -> Rc<Value> {
+        let mut cache = self.0.borrow_mut();
+        if let Some((.., value)) = cache.iter().find(|(r, k, v)| {
+            *r == entry.modified && k == key && mote_api::tree::str_at(v, &["apiVersion"]) == kind.api_version()
+        }) {
+            return value.clone();
+        }
+        let value = Rc::new(object::decode(kind, entry));
+        if cache.len() >= PARSED_MAX {
+            cache.pop_front();
+        }
+        cache.push_back((entry.modified, key.clone(), value.clone()));
+        value
+    }
+}
+
+/// Which objects, from when, how many.
+pub(crate) struct ListQuery {
+    pub filter: Filter,
+    /// 0: all
+    pub limit: usize,
+    pub at: Option<Revision>,
+    /// Start after this key.
+    pub after: String,
+}
+
+impl ListQuery {
+    pub(crate) fn all() -> ListQuery {
+        ListQuery { filter: Filter::everything(), limit: 0, at: None, after: String::new() }
+    }
+    pub(crate) fn parse(query: &Query) -> Result<ListQuery, Status> {
+        let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
+        let mut list = ListQuery { filter: Filter::parse(query)?, limit, at: None, after: String::new() };
+        let version = query.number("resourceVersion")?;
+        match (query.get("continue"), query.get("resourceVersionMatch")) {
+            ("", "Exact") => match version {
+                None | Some(0) => {
+                    return Err(Status::bad_request("resourceVersionMatch Exact needs a resourceVersion"));
+                }
+                Some(v) => list.at = Some(Revision(v)),
+            },
+            // Not older than: the newest always is.
+            ("", _) => {}
+            (token, _) => {
+                let bad = || Status::bad_request("continue key is not valid");
+                let token = URL_SAFE_NO_PAD.decode(token.get(..TOKEN_BYTES_MAX.min(token.len())).ok_or_else(bad)?);
+                let text = String::from_utf8(token.map_err(|_| bad())?).map_err(|_| bad())?;
+                let (at, after) = text.split_once(' ').ok_or_else(bad)?;
+                list.at = Some(Revision(at.parse().map_err(|_| bad())?));
+                list.after = after.into();
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// A page of objects.
+pub(crate) struct Listed {
+    pub entries: Vec<(Rc<str>, Entry)>,
+    pub revision: Revision,
+    /// `continue`, when there is more.
+    pub token: Option<String>,
+    /// Unknown when a selector was given.
+    pub remaining: Option<u64>,
+}
+
+impl Api {
+    pub(crate) async fn entry(&self, kind: &Kind, ns: &str, name: &str) -> Result<Entry, Status> {
+        let found = self.store.get(&object::key(kind, ns, name), None).await.map_err(compacted)?;
+        found.ok_or_else(|| Status::not_found(kind, name))
+    }
+    /// A page; `ns` "" for all.
+    pub(crate) async fn list(&self, kind: &Kind, ns: &str, query: &ListQuery) -> Result<Listed, Status> {
+        let unsupported = query.filter.fields.unsupported(kind);
+        if let Some(field) = unsupported {
+            return Err(Status::bad_request(format!(
+                "Unable to find {:?} that match label selector \"\", field selector: field label not supported: {field}",
+                kind.api_version()
+            )));
+        }
+        if query.at.is_some_and(|at| at > self.store.revision()) {
+            let message = format!(
+                "Too large resource version: {}, current: {}",
+                query.at.map_or(0, |r| r.0),
+                self.store.revision()
+            );
+            return Err(Status::timeout(message));
+        }
+        let prefix = object::prefix(kind, ns);
+        let all = query.filter.is_everything();
+        let mut out = Listed { entries: Vec::new(), revision: Revision(0), token: None, remaining: None };
+        let (mut after, mut at) = (query.after.clone(), query.at);
+        // With a selector: chunk by chunk until the page is full.
+        loop {
+            let wanted = if query.limit == 0 { 0 } else { query.limit - out.entries.len() };
+            let range = self.store.range(&prefix, &after, at, wanted).await.map_err(|e| match at {
+                Some(_) if !query.after.is_empty() => Status::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."),
+                _ => compacted(e),
+            })?;
+            out.revision = range.revision;
+            at = Some(range.revision);
+            let last = range.entries.last().map(|(k, _)| k.to_string());
+            if all {
+                out.entries.extend(range.entries);
+            } else {
+                let matching = |(_, e): &(Rc<str>, Entry)| query.filter.matches(&object::decode(kind, e));
+                out.entries.extend(range.entries.into_iter().filter(matching));
+            }
+            let Some(last) = last.filter(|_| range.more > 0) else { return Ok(out) };
+            if query.limit != 0 && out.entries.len() >= query.limit {
+                out.token = Some(URL_SAFE_NO_PAD.encode(format!("{} {last}", range.revision)));
+                out.remaining = all.then_some(range.more);
+                return Ok(out);
+            }
+            after = last;
+        }
+    }
+    pub(crate) fn watch(
+        self: &Rc<Self>,
+        kind: &Rc<Kind>,
+        ns: &str,
+        filter: Filter,
+        from: Revision,
+    ) -> Result<ApiWatch, Status> {
+        if from > self.store.revision() {
+            // A revision of the future: of another life of this store. List again.
+            return Err(Status::expired(format!("too large resource version: {from}")));
+        }
+        let watcher = self.store.watch(&object::prefix(kind, ns), from).map_err(compacted)?;
+        Ok(ApiWatch { api: self.clone(), kind: kind.clone(), filter, watcher })
+    }
+}
+
+/// Changes of a kind's objects, as the filter shows them: an object that begins to match was added, one that ceases to was deleted.
+pub(crate) struct ApiWatch {
+    api: Rc<Api>,
+    pub kind: Rc<Kind>,
+    filter: Filter,
+    watcher: Watcher,
+}
+
+/// What to tell a client.
+pub(crate) struct Told {
+    pub ty: EventType,
+    pub change: Rc<Change>,
+    /// The object; of a deleted one the last state, with the revision of the deletion.
+    pub entry: Entry,
+}
+
+impl ApiWatch {
+    pub(crate) async fn next(&mut self) -> Result<Told, Ended> {
+        loop {
+            let change = self.watcher.next().await?;
+            if let Some(told) = self.tell(change) {
+                return Ok(told);
+            }
+        }
+    }
+    pub(crate) fn try_next(&mut self) -> Option<Result<Told, Ended>> {
+        loop {
+            match self.watcher.try_next()? {
+                Ok(change) => {
+                    if let Some(told) = self.tell(change) {
+                        return Some(Ok(told));
+                    }
+                }
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+    fn tell(&self, change: Rc<Change>) -> Option<Told> {
+        let matches = |e: &Option<Entry>| {
+            e.as_ref().is_some_and(|e| {
+                self.filter.is_everything() || self.filter.matches(&self.api.parsed.get(&self.kind, &change.key, e))
+            })
+        };
+        let (before, after) = (matches(&change.previous), matches(&change.value));
+        let (ty, entry) = match (before, after) {
+            (false, false) => return None,
+            (false, true) => (EventType::Added, change.value.clone()?),
+            (true, true) => (EventType::Modified, change.value.clone()?),
+            (true, false) => {
+                let last = change.value.clone().or_else(|| change.previous.clone())?;
+                (EventType::Deleted, Entry { modified: change.revision, ..last })
+            }
+        };
+        Some(Told { ty, change, entry })
+    }
+    /// As a tree, shared with other watchers.
+    pub(crate) fn value(&self, told: &Told) -> Rc<Value> {
+        self.api.parsed.get(&self.kind, &told.change.key, &told.entry)
+    }
+    /// True of all that was told so far.
+    pub(crate) fn revision(&self) -> Revision {
+        self.api.store.revision()
+    }
+}
+
+/// The object that a bookmark carries.
+pub(crate) fn bookmark(kind: &Kind, revision: Revision, initial_end: bool) -> Value {
+    let mut object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"resourceVersion": revision.0.to_string()}});
+    if initial_end {
+        object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    object
+}

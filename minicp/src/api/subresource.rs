@@ -1,0 +1,215 @@
+//! Subresources that are not simply a part of their object: binding, eviction, scale; and the reviews, questions in the form of objects.
+
+use std::rc::Rc;
+
+use mote_api::kind::Kind;
+use mote_api::meta;
+use mote_api::status::Status;
+use mote_api::tree::{Value, as_i64, at, json, list_at, set, slot, str_at};
+
+use super::client::DeleteOptions;
+use super::patch::{PatchType, patched};
+use super::request::{Verb, WriteOptions};
+use super::write::{Place, Written};
+use super::{Api, object};
+use crate::auth::{Attributes, UserInfo, authorize};
+
+impl Api {
+    /// `pods/binding`: gives a pod its node, once.
+    pub(crate) async fn bind(
+        &self,
+        kind: &Rc<Kind>,
+        ns: &str,
+        pod: &str,
+        binding: &Value,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let node = str_at(binding, &["target", "name"]).to_owned();
+        if node.is_empty() {
+            return Err(Status::bad_request("binding: target.name is required"));
+        }
+        let uid = meta::uid(binding).to_owned();
+        let now = self.now().to_string();
+        let place = Place { kind, ns, name: pod, sub: "binding" };
+        self.change(place, options, |mut old| {
+            let conflict = |why: &str| Err(Status::conflict(kind, pod, why));
+            if !uid.is_empty() && uid != meta::uid(&old) {
+                return conflict(&format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    meta::uid(&old)
+                ));
+            }
+            if meta::is_deleting(&old) {
+                return conflict(&format!("pod {pod} is being deleted, cannot be assigned to a host"));
+            }
+            let has = str_at(&old, &["spec", "nodeName"]);
+            if !has.is_empty() {
+                return conflict(&format!("pod {pod} is already assigned to node {has:?}"));
+            }
+            if !list_at(&old, &["spec", "schedulingGates"]).is_empty() {
+                return conflict(&format!("pod {pod} has non-empty .spec.schedulingGates"));
+            }
+            set(&mut old, &["spec", "nodeName"], node.as_str().into());
+            set_condition(
+                &mut old,
+                json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
+            );
+            Ok((old, Vec::new()))
+        })
+        .await
+        .map(drop)
+    }
+
+    /// `pods/eviction`: a delete that may be refused.
+    pub(crate) async fn evict(
+        &self,
+        kind: &Rc<Kind>,
+        ns: &str,
+        pod: &str,
+        body: &Value,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        let delete = DeleteOptions::from_value(at(body, &["deleteOptions"]).unwrap_or(&Value::Null))?;
+        self.delete(kind, ns, pod, &delete, options).await.map(drop)
+    }
+
+    pub(crate) async fn get_scale(&self, kind: &Rc<Kind>, ns: &str, name: &str) -> Result<Value, Status> {
+        Ok(scale_of(&object::decode(kind, &self.entry(kind, ns, name).await?)))
+    }
+
+    /// PUT of a Scale.
+    pub(crate) async fn put_scale(
+        &self,
+        place: Place<'_>,
+        scale: &Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        self.change_scale(place, options, |_| Ok(scale.clone())).await
+    }
+
+    pub(crate) async fn patch_scale(
+        &self,
+        place: Place<'_>,
+        ty: PatchType,
+        patch: &Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        // A Scale has no lists: strategic merge is merge.
+        let ty = if ty == PatchType::Json { ty } else { PatchType::Merge };
+        self.change_scale(place, options, |mut scale| {
+            patched(place, ty, &mut scale, patch)?;
+            Ok(scale)
+        })
+        .await
+    }
+
+    async fn change_scale(
+        &self,
+        place: Place<'_>,
+        options: &WriteOptions,
+        mut change: impl FnMut(Value) -> Result<Value, Status>,
+    ) -> Result<Value, Status> {
+        let place = Place { sub: "", ..place };
+        let written = self
+            .change(place, options, |mut old| {
+                let scale = change(scale_of(&old))?;
+                let replicas = match at(&scale, &["spec", "replicas"]) {
+                    None | Some(Value::Null) => 0,
+                    Some(n) => as_i64(n).ok_or_else(|| Status::bad_request("spec.replicas is not a number"))?,
+                };
+                if replicas < 0 {
+                    let error = mote_api::field::Error::invalid(
+                        "spec.replicas",
+                        &json!(replicas),
+                        "must be greater than or equal to 0",
+                    );
+                    return Err(Status::invalid(place.kind, place.name, &[error]));
+                }
+                set(&mut old, &["spec", "replicas"], json!(replicas));
+                set(&mut old, &["metadata", "resourceVersion"], meta::resource_version(&scale).into());
+                Ok((old, Vec::new()))
+            })
+            .await?;
+        Ok(scale_of(&written.value))
+    }
+
+    /// TokenReview, SubjectAccessReview and the like: answered, never stored.
+    pub(crate) fn review(&self, kind: &Kind, ns: &str, mut review: Value, user: &UserInfo) -> Result<Value, Status> {
+        let user_value = |u: &UserInfo| json!({"username": u.name, "groups": u.groups});
+        match &*kind.kind {
+            "SelfSubjectReview" => set(&mut review, &["status", "userInfo"], user_value(user)),
+            "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+                let asked = if kind.kind == "SelfSubjectAccessReview" {
+                    user.clone()
+                } else {
+                    let groups: Vec<_> =
+                        list_at(&review, &["spec", "groups"]).iter().filter_map(Value::as_str).collect();
+                    UserInfo::new(str_at(&review, &["spec", "user"]), &groups)
+                };
+                let what = |field| str_at(&review, &["spec", "resourceAttributes", field]);
+                let attributes = Attributes {
+                    verb: what("verb"),
+                    group: what("group"),
+                    resource: what("resource"),
+                    sub: what("subresource"),
+                    ns: if ns.is_empty() { what("namespace") } else { ns },
+                    name: what("name"),
+                };
+                let verdict = authorize(&asked, &attributes);
+                set(&mut review, &["status"], json!({"allowed": verdict.is_ok()}));
+                if let Err(why) = verdict {
+                    set(&mut review, &["status", "reason"], why.into());
+                }
+            }
+            "SelfSubjectRulesReview" => {
+                let all = user.is_in("system:masters");
+                let rules =
+                    if all { json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]) } else { json!([]) };
+                let urls = if all { json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]) } else { json!([]) };
+                set(
+                    &mut review,
+                    &["status"],
+                    json!({"resourceRules": rules, "nonResourceRules": urls, "incomplete": !all}),
+                );
+            }
+            "TokenReview" => set(&mut review, &["status"], json!({"authenticated": false})),
+            _ => return Err(Status::method_not_allowed(kind, Verb::Create.name())),
+        }
+        Ok(review)
+    }
+}
+
+/// Replaces the condition of the same type.
+fn set_condition(object: &mut Value, condition: Value) {
+    let list = slot(object, &["status", "conditions"]);
+    if !list.is_array() {
+        *list = json!([]);
+    }
+    if let Some(list) = list.as_array_mut() {
+        list.retain(|c| c.get("type") != condition.get("type"));
+        list.push(condition);
+    }
+}
+
+fn scale_of(object: &Value) -> Value {
+    let selector = at(object, &["spec", "selector"]);
+    let selector = selector
+        .and_then(|s| mote_api::selector::LabelSelector::from_object(s).ok())
+        .map_or(String::new(), |s| s.to_string());
+    let of_meta = |field| at(object, &["metadata", field]).cloned().unwrap_or(Value::Null);
+    json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": {
+            "name": of_meta("name"), "namespace": of_meta("namespace"), "uid": of_meta("uid"),
+            "resourceVersion": of_meta("resourceVersion"), "creationTimestamp": of_meta("creationTimestamp"),
+        },
+        "spec": {"replicas": at(object, &["spec", "replicas"]).cloned().unwrap_or(json!(1))},
+        "status": {"replicas": at(object, &["status", "replicas"]).cloned().unwrap_or(json!(0)), "selector": selector},
+    })
+}
+
+/// A created object of a create-only kind with no home (Binding by the old path).
+pub(crate) fn as_written(value: Value) -> Written {
+    Written { value, warnings: Vec::new(), created: true }
+}

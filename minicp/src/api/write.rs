@@ -1,0 +1,240 @@
+//! create, update and every other change of an object: read, change, admit, validate, commit; again if somebody was faster.
+
+use std::rc::Rc;
+
+use mote_api::kind::Kind;
+use mote_api::status::Status;
+use mote_api::tree::{Value, as_map, json, remove, set, str_at};
+use mote_api::{apply, defaults, meta, schema, validate};
+
+use super::request::WriteOptions;
+use super::{Api, OBJECT_BYTES_MAX, WRITE_TRIES_MAX, admit, class_of, object, refused, remove as removal};
+use crate::store::{Class, CommitError, Entry, Guard, Op, Revision, Txn};
+
+/// An object as it stands after a write, and what the writer should hear.
+pub(crate) struct Written {
+    pub value: Value,
+    pub warnings: Vec<String>,
+    /// False: it was there already.
+    pub created: bool,
+}
+
+/// What one write may do to one object.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub kind: &'a Rc<Kind>,
+    pub ns: &'a str,
+    pub name: &'a str,
+    /// "", `status`, `scale`, ...
+    pub sub: &'a str,
+}
+
+impl Api {
+    /// Stores a new object. `duplicates`: keys that came twice in the body.
+    pub(crate) async fn create(
+        &self,
+        kind: &Rc<Kind>,
+        ns: &str,
+        mut obj: Value,
+        duplicates: &[String],
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        admit::identity(kind, ns, "", &mut obj)?;
+        let warnings = schema::check(kind, &mut obj, duplicates, options.unknown)?;
+        if kind.group == "events.k8s.io" {
+            object::events_core(&mut obj);
+        }
+        if !meta::resource_version(&obj).is_empty() {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        admit::namespace_is_live(self, kind, ns).await?;
+        let base = str_at(&obj, &["metadata", "generateName"]).to_owned();
+        let generated = meta::name(&obj).is_empty() && !base.is_empty();
+        let mut tries = 0;
+        loop {
+            let mut new = obj.clone();
+            if generated {
+                let base = base.get(..base.floor_char_boundary(58)).unwrap_or(&base);
+                set(&mut new, &["metadata", "name"], format!("{base}{}", self.name_suffix()).into());
+            }
+            match self.create_named(kind, ns, new, options).await {
+                Err(e) if generated && e.is_already_exists() && tries < WRITE_TRIES_MAX => tries += 1,
+                done => return done.map(|value| Written { value, warnings, created: true }),
+            }
+        }
+    }
+
+    async fn create_named(
+        &self,
+        kind: &Rc<Kind>,
+        ns: &str,
+        mut obj: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        let name = meta::name(&obj).to_owned();
+        admit::fill_new(self, kind, &mut obj);
+        admit::admit_new(self, kind, ns, &mut obj, options).await?;
+        defaults::apply(kind, &mut obj);
+        let hold = self.allocate(kind, None, &mut obj).await?;
+        let errors = validate::create(kind, &obj);
+        if !errors.is_empty() {
+            return Err(Status::invalid(kind, &name, &errors));
+        }
+        let writer = apply::Writer { manager: &options.manager, subresource: "", now: self.now() };
+        apply::track(kind, None, &mut obj, &writer);
+        let key: Rc<str> = object::key(kind, ns, &name).into();
+        let value = object::encode(obj);
+        too_large(value.len())?;
+        if options.dry_run {
+            return match self.entry(kind, ns, &name).await {
+                Ok(_) => Err(Status::already_exists(kind, &name)),
+                Err(_) => Ok(object::decode(kind, &entry(value, Revision(0)))),
+            };
+        }
+        let txn = Txn {
+            guards: vec![Guard::Absent(key.clone())],
+            ops: vec![Op::Put(key, value.clone())],
+            class: class_of(kind),
+        };
+        let commit = self.store.commit(txn).await;
+        drop(hold);
+        match commit {
+            Ok(revision) => {
+                self.note_event(kind, ns, &name, revision);
+                Ok(object::decode(kind, &entry(value, revision)))
+            }
+            Err(CommitError::Conflict) => Err(Status::already_exists(kind, &name)),
+            Err(e) => Err(refused(e)),
+        }
+    }
+
+    /// Changes an object. `change` gets it as it is and gives it as it should be; a resourceVersion left in it guards the write.
+    pub(crate) async fn change(
+        &self,
+        place: Place<'_>,
+        options: &WriteOptions,
+        mut change: impl FnMut(Value) -> Result<(Value, Vec<String>), Status>,
+    ) -> Result<Written, Status> {
+        let Place { kind, ns, name, .. } = place;
+        let mut tries = 0;
+        loop {
+            let found = self.entry(kind, ns, name).await?;
+            let old = object::decode(kind, &found);
+            let mut stored_old = old.clone();
+            let (mut new, warnings) = change(old)?;
+            admit::identity(kind, ns, name, &mut new)?;
+            if kind.group == "events.k8s.io" {
+                object::events_core(&mut new);
+                object::events_core(&mut stored_old);
+            }
+            let guard = meta::resource_version(&new).to_owned();
+            if !guard.is_empty() && guard != found.modified.0.to_string() {
+                return Err(Status::modified(kind, name));
+            }
+            match self.replace(place, &found, &stored_old, new, options).await {
+                Err(Replace::Raced) if tries < WRITE_TRIES_MAX => tries += 1,
+                Err(Replace::Raced) => return Err(Status::modified(kind, name)),
+                Err(Replace::Refused(status)) => return Err(*status),
+                Ok(value) => return Ok(Written { value, warnings, created: false }),
+            }
+        }
+    }
+
+    async fn replace(
+        &self,
+        place: Place<'_>,
+        found: &Entry,
+        old: &Value,
+        mut new: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Replace> {
+        let Place { kind, ns, name, sub } = place;
+        admit::carry_over(place, old, &mut new)?;
+        defaults::apply(kind, &mut new);
+        let hold = if sub.is_empty() { Some(self.allocate(kind, Some(old), &mut new).await?) } else { None };
+        // A binding is ours, and the one way to write what no update may.
+        let errors = if sub == "binding" { Vec::new() } else { validate::update(kind, &new, old, sub) };
+        if !errors.is_empty() {
+            return Err(Status::invalid(kind, name, &errors).into());
+        }
+        admit::bump_generation(place, old, &mut new);
+        let writer = apply::Writer { manager: &options.manager, subresource: sub, now: self.now() };
+        apply::track(kind, Some(old), &mut new, &writer);
+        let key: Rc<str> = object::key(kind, ns, name).into();
+        let heartbeat = admit::is_heartbeat(place, old, &new);
+        let gone = removal::may_go(kind, &new);
+        let value = object::encode(new);
+        too_large(value.len())?;
+        if options.dry_run || (value == found.value && !gone) {
+            return Ok(object::decode(kind, &entry(value, found.modified)));
+        }
+        let class = if heartbeat { Class::Volatile } else { class_of(kind) };
+        let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
+        let txn = Txn { guards: vec![Guard::Unchanged(key, found.modified)], ops: vec![op], class };
+        let commit = self.store.commit(txn).await;
+        drop(hold);
+        match commit {
+            Ok(revision) => Ok(object::decode(kind, &entry(value, revision))),
+            Err(CommitError::Conflict) => Err(Replace::Raced),
+            Err(e) => Err(refused(e).into()),
+        }
+    }
+
+    /// PUT: the whole object, or the part of it that a subresource is.
+    pub(crate) async fn update(
+        &self,
+        place: Place<'_>,
+        mut obj: Value,
+        duplicates: &[String],
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        admit::identity(place.kind, place.ns, place.name, &mut obj)?;
+        let warnings = schema::check(place.kind, &mut obj, duplicates, options.unknown)?;
+        let uid = meta::uid(&obj).to_owned();
+        let mut written = self
+            .change(place, options, |old| {
+                if !uid.is_empty() && uid != meta::uid(&old) {
+                    let why = format!(
+                        "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                        meta::uid(&old)
+                    );
+                    return Err(Status::conflict(place.kind, place.name, &why));
+                }
+                Ok((obj.clone(), Vec::new()))
+            })
+            .await?;
+        written.warnings = warnings;
+        Ok(written)
+    }
+}
+
+/// Why an object was not replaced.
+pub(crate) enum Replace {
+    /// Somebody else wrote it first.
+    Raced,
+    Refused(Box<Status>),
+}
+
+impl From<Status> for Replace {
+    fn from(status: Status) -> Replace {
+        Replace::Refused(Box::new(status))
+    }
+}
+
+pub(crate) fn entry(value: bytes::Bytes, revision: Revision) -> Entry {
+    Entry { value, created: revision, modified: revision }
+}
+
+fn too_large(len: usize) -> Result<(), Status> {
+    if len > OBJECT_BYTES_MAX { Err(Status::too_large(OBJECT_BYTES_MAX)) } else { Ok(()) }
+}
+
+/// The object without what only the server writes: for comparing.
+pub(crate) fn without_server_fields(object: &Value) -> Value {
+    let mut copy = object.clone();
+    for field in ["resourceVersion", "managedFields", "generation"] {
+        remove(&mut copy, &["metadata", field]);
+    }
+    as_map(&mut copy);
+    if copy.is_null() { json!({}) } else { copy }
+}

@@ -1,0 +1,89 @@
+//! HTTP/1.1 in front of the API: connections, the way from a request to an answer, limits.
+//!
+//! `serve` runs one connection (TLS or memory); `route` finds what a request means; `answer` forms bodies (objects, Tables, Status); `watch`
+//! streams; `discovery` and `openapi` describe what is served; `proxy` passes log requests on to node agents.
+
+pub(crate) mod answer;
+pub(crate) mod body;
+mod discovery;
+mod openapi;
+mod protobuf;
+pub(crate) mod proxy;
+mod resource;
+mod route;
+mod watch;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch::Receiver;
+
+use crate::Dial;
+use crate::api::Api;
+use crate::auth::{UserInfo, tokens::Tokens};
+
+/// Connections at once; more wait to be accepted.
+pub const CONNECTIONS_MAX: usize = 2048;
+/// Time for a client to send a request's head, and the longest rest between two requests of a connection.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for a client to send a request's body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a request's head.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What every request needs.
+pub(crate) struct App {
+    pub api: Rc<Api>,
+    pub tokens: Tokens,
+    /// In-process node agents by node name.
+    pub local_nodes: RefCell<HashMap<String, Dial>>,
+    pub node_tls: Arc<rustls::ClientConfig>,
+    pub connections: Cell<usize>,
+    /// True once the server stops.
+    pub stopping: Receiver<bool>,
+    pub watches: Cell<usize>,
+}
+
+/// Runs a connection to its end. `user`: who the other side is known to be (client certificate, or this very process).
+pub(crate) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    app: Rc<App>,
+    io: IO,
+    user: Option<Rc<UserInfo>>,
+    outside: bool,
+) {
+    app.connections.set(app.connections.get() + 1);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (app, user) = (app.clone(), user.clone());
+        async move { Ok::<_, Infallible>(route::handle(&app, user, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES_MAX).half_close(false);
+    if outside {
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    } else {
+        builder.header_read_timeout(None);
+    }
+    let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    tokio::pin!(connection);
+    let mut stopping = app.stopping.clone();
+    tokio::select! {
+        // A client that hangs up is nobody's error.
+        _ = connection.as_mut() => {}
+        _ = stopping.wait_for(|s| *s) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
+        }
+    }
+    app.connections.set(app.connections.get() - 1);
+}

@@ -1,0 +1,179 @@
+//! From a request to its answer: who asks, may they, what is meant.
+
+use std::rc::Rc;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use hyper::{HeaderMap, Method, Request};
+use mote_api::status::Status;
+use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
+
+use super::answer::{self, Answer};
+use super::{App, BODY_TIMEOUT, discovery, openapi, protobuf, resource};
+use crate::api::request::{Query, Target, decode};
+use crate::auth::{Attributes, UserInfo, authorize};
+
+/// What of a request its handlers see.
+pub(crate) struct Asked {
+    pub method: Method,
+    pub path: String,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub user: Rc<UserInfo>,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: hyper::header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+    }
+    pub(crate) fn user_agent(&self) -> &str {
+        self.header(USER_AGENT)
+    }
+    /// Without parameters, lower case.
+    pub(crate) fn media_type(&self) -> String {
+        self.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    }
+}
+
+pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: Request<Incoming>) -> Answer {
+    app.api.requests.set(app.api.requests.get() + 1);
+    let (head, body) = request.into_parts();
+    let path = decode_path(head.uri.path());
+    // Health is the one thing that nobody has to say who they are for.
+    if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
+        return answer::text(200, "ok");
+    }
+    let user = match user {
+        Some(user) => user,
+        None => match app.tokens.user(head.headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok())) {
+            Some(user) => Rc::new(user),
+            None => return answer::status(&Status::unauthorized()),
+        },
+    };
+    let query = Query::parse(head.uri.query().unwrap_or(""));
+    let asked = Asked { method: head.method, path, query, headers: head.headers, user };
+    match dispatch(app, &asked, body).await {
+        Ok(answer) => answer,
+        Err(status) => {
+            if status.code >= 500 {
+                log::warn!("{} {}: {}", asked.method, asked.path, status.message);
+            }
+            answer::status(&status)
+        }
+    }
+}
+
+/// Percent-decoding of paths: `+` stays.
+fn decode_path(path: &str) -> String {
+    decode(&path.replace('+', "%2B"))
+}
+
+async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer, Status> {
+    let registry = app.api.registry();
+    if let Some(target) = Target::parse(&registry, asked.method.as_str(), &asked.path, &asked.query) {
+        let target = target?;
+        let what = Attributes {
+            verb: target.verb.name(),
+            group: &target.kind.group,
+            resource: &target.kind.plural,
+            sub: &target.sub,
+            ns: if target.kind.is("", "Namespace") { &target.name } else { &target.ns },
+            name: &target.name,
+        };
+        authorize(&asked.user, &what).map_err(|why| Status::forbidden(&target.kind, &target.name, &why))?;
+        return resource::handle(app, asked, &target, body).await;
+    }
+    if asked.method != Method::GET && asked.method != Method::HEAD {
+        return Err(Status::no_such_resource());
+    }
+    let path = asked.path.trim_end_matches('/');
+    match path {
+        "/version" => Ok(answer::value(200, &version())),
+        "/metrics" => Ok(answer::bytes(200, "text/plain; version=0.0.4", metrics(app))),
+        "/openapi/v2" => Ok(openapi::v2()),
+        "/openapi/v3" => Ok(answer::value(200, &openapi::index(&registry))),
+        "" => Ok(answer::value(
+            200,
+            &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+        )),
+        _ if path.starts_with("/healthz/") || path.starts_with("/livez/") || path.starts_with("/readyz/") => {
+            Ok(answer::text(200, "ok"))
+        }
+        _ => match path.strip_prefix("/openapi/v3/") {
+            Some(group_version) => openapi::group_version(&registry, group_version),
+            None => discovery::answer(app, asked, &registry, path),
+        },
+    }
+}
+
+/// A version that clients of 1.36 compare themselves with.
+pub(crate) fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": concat!("v1.36.0-mote", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, go_arch()),
+    })
+}
+
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+fn metrics(app: &App) -> String {
+    let rows = [
+        ("apiserver_request_total", "counter", app.api.requests.get()),
+        ("apiserver_open_connections", "gauge", app.connections.get() as u64),
+        ("apiserver_longrunning_requests", "gauge", app.watches.get() as u64),
+        ("minicp_store_revision", "counter", app.api.store.revision().0),
+    ];
+    rows.iter().map(|(name, ty, value)| format!("# TYPE {name} {ty}\n{name} {value}\n")).collect()
+}
+
+/// The body's bytes, bounded in size and time.
+pub(crate) async fn read_body(body: Incoming) -> Result<bytes::Bytes, Status> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, JSON_BYTES_MAX).collect()).await;
+    let read = read.map_err(|_| Status::timeout("the request's body did not come in time"))?;
+    match read {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(e) if e.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(JSON_BYTES_MAX)),
+        Err(e) => Err(Status::bad_request(format!("read the request's body: {e}"))),
+    }
+}
+
+/// A body as a tree, and keys that came twice. An empty one is null.
+pub(crate) async fn read_tree(asked: &Asked, body: Incoming) -> Result<(Value, Vec<String>), Status> {
+    let media = asked.media_type();
+    let bytes = read_body(body).await?;
+    if bytes.is_empty() {
+        return Ok((Value::Null, Vec::new()));
+    }
+    match media.as_str() {
+        // kubectl and curl both often say nothing, or something odd, about deletes.
+        "" | "application/json" | "application/x-www-form-urlencoded" => tree_of_json(&bytes),
+        _ if media.ends_with("+json") => tree_of_json(&bytes),
+        "application/vnd.kubernetes.protobuf" => {
+            let tree = protobuf::decode(&bytes);
+            tree.map(|v| (v, Vec::new()))
+                .ok_or_else(|| Status::bad_request("the body is not protobuf of a type served here"))
+        }
+        "application/yaml" | "application/apply-patch+yaml" => {
+            if bytes.first() == Some(&b'{') {
+                return tree_of_json(&bytes);
+            }
+            let text = std::str::from_utf8(&bytes).map_err(|_| Status::bad_request("yaml: not UTF-8"))?;
+            mote_api::yaml::parse_one(text).map(|v| (v, Vec::new())).map_err(|e| Status::bad_request(e.to_string()))
+        }
+        _ => Err(Status::unsupported_media_type(&["application/json", "application/yaml"])),
+    }
+}
+
+fn tree_of_json(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let parsed = parse_json(bytes, JSON_BYTES_MAX).map_err(|e| Status::bad_request(e.to_string()))?;
+    Ok((parsed.value, parsed.duplicates))
+}

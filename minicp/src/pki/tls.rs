@@ -1,0 +1,72 @@
+//! rustls configurations: TLS 1.2 and 1.3, client certificates of our own CA.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use super::{Authority, Identity, PkiError};
+use crate::clock::{Clock, SystemClock};
+
+/// Certificates are judged by the clock with a floor, so that a board that woke up in 1970 can talk to itself.
+#[derive(Debug)]
+struct Floored;
+
+impl TimeProvider for Floored {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(SystemClock.now().unix()).unwrap_or(0);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+fn failed(e: impl std::fmt::Display) -> PkiError {
+    PkiError::Certificate("TLS configuration".into(), e.to_string())
+}
+
+fn roots(ca_pem: &str) -> Result<RootCertStore, PkiError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(failed)?).map_err(failed)?;
+    Ok(roots)
+}
+
+fn parts(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+    let cert = CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).map_err(failed)?;
+    Ok((vec![cert], PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(failed)?))
+}
+
+/// For the API: a client certificate is welcome, not required (tokens).
+pub fn server(authority: &Authority, identity: &Identity) -> Result<Arc<ServerConfig>, PkiError> {
+    let provider = Arc::new(default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&authority.ca_pem)?), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(failed)?;
+    let (mut certs, key) = parts(identity)?;
+    // A node that joins knows the CA by its digest only: it has to see it.
+    certs.push(CertificateDer::from_pem_slice(authority.ca_pem.as_bytes()).map_err(failed)?);
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(Floored))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certs, key)
+        .map_err(failed)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// For talking to node agents.
+pub fn client(authority: &Authority, identity: &Identity) -> Result<Arc<ClientConfig>, PkiError> {
+    let (certs, key) = parts(identity)?;
+    let config = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_root_certificates(roots(&authority.ca_pem)?)
+        .with_client_auth_cert(certs, key)
+        .map_err(failed)?;
+    Ok(Arc::new(config))
+}

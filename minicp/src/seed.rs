@@ -1,0 +1,60 @@
+//! What every cluster has from its first minute: namespaces, and the `kubernetes` Service that points here. Made true at every start.
+
+use mote_api::status::Status;
+use mote_api::tree::{Value, json, str_at};
+
+use crate::api::client::Client;
+use crate::config::Config;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+fn fine(result: Result<Value, Status>) -> Result<(), Status> {
+    match result {
+        Err(e) if !e.is_already_exists() => Err(e),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<(), Status> {
+    for name in NAMESPACES {
+        fine(client.create("namespaces", "", json!({"metadata": {"name": name}})).await)?;
+    }
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let ip = config.service_cidr.nth(1).map(|ip| ip.to_string()).unwrap_or_default();
+    match client.get("services", "default", "kubernetes").await {
+        // Another service CIDR than last time: the address cannot be changed, only made again.
+        Ok(old) if str_at(&old, &["spec", "clusterIP"]) != ip => {
+            client.delete("services", "default", "kubernetes", Default::default()).await?;
+        }
+        _ => {}
+    }
+    let service = json!({
+        "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {"clusterIP": ip, "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
+    });
+    make(client, "services", service).await?;
+    let address = config.advertise.to_string();
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if config.advertise.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    make(client, "endpointslices.discovery.k8s.io", slice).await?;
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    });
+    make(client, "endpoints", endpoints).await
+}
+
+/// Makes it, or makes it as it should be.
+async fn make(client: &Client, resource: &str, object: Value) -> Result<(), Status> {
+    match client.create(resource, "default", object.clone()).await {
+        Err(e) if e.is_already_exists() => {
+            let name = mote_api::meta::name(&object).to_owned();
+            client.merge_patch(resource, "default", &name, None, object).await.map(drop)
+        }
+        done => done.map(drop),
+    }
+}

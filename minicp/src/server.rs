@@ -1,0 +1,198 @@
+//! Start and stop.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::api::Api;
+use crate::api::client::Client;
+use crate::auth::UserInfo;
+use crate::auth::tokens::Tokens;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::{self, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
+use crate::pki::{self, Authority, Identity, Use};
+use crate::store::Store;
+use crate::store::log::LogStore;
+use crate::{Dial, seed};
+
+/// Bytes between the two ends of a connection in memory.
+const DUPLEX_BYTES: usize = 64 << 10;
+
+/// Why a control plane did not start: operation, object, cause.
+#[derive(thiserror::Error, Debug)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+impl StartError {
+    fn from(e: impl std::fmt::Display) -> StartError {
+        StartError(e.to_string())
+    }
+}
+
+/// A running control plane; cheap to clone. Lives in a tokio `LocalSet`.
+#[derive(Clone)]
+pub struct Server(Rc<Running>);
+
+struct Running {
+    app: Rc<App>,
+    url: String,
+    authority: Rc<Authority>,
+    admin: Identity,
+    stop: watch::Sender<bool>,
+    /// Scheduler and controllers, until the server stops.
+    controllers: RefCell<Option<crate::controllers::Running>>,
+}
+
+impl Server {
+    /// Opens or recovers the store, makes what is missing of CA and certificates, binds, seeds what every cluster has, starts scheduler and
+    /// controllers. Ready to serve when it returns.
+    pub async fn start(config: Config, clock: Rc<dyn Clock>) -> Result<Server, StartError> {
+        let pki_dir = config.data_dir.join("pki");
+        let now = clock.now();
+        pki::files::make_private_dir(&config.data_dir)
+            .map_err(|e| StartError(format!("make data folder {}: {e}", config.data_dir.display())))?;
+        // The store's lock first: two servers on one folder must not both make a CA.
+        let store: Rc<dyn Store> =
+            Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
+        let authority = Rc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|e| StartError(format!("listen on {}: {e}", config.listen)))?;
+        let bound = listener.local_addr().map_err(StartError::from)?;
+        let config = Rc::new(Config { listen: bound, ..config });
+
+        let serving = UserInfo::new("kube-apiserver", &[]);
+        let serving = authority.issue(&serving, &sans(&config), Use::Server, now).map_err(StartError::from)?;
+        let tls = pki::tls::server(&authority, &serving).map_err(StartError::from)?;
+        let to_nodes = UserInfo::new("kube-apiserver-kubelet-client", &["system:masters"]);
+        let to_nodes = authority.issue(&to_nodes, &[], Use::Client, now).map_err(StartError::from)?;
+        let node_tls = pki::tls::client(&authority, &to_nodes).map_err(StartError::from)?;
+        let admin = authority.admin(&pki_dir, now).map_err(StartError::from)?;
+
+        let api = Api::new(store, clock, config.clone(), authority.ca_pem.as_str().into());
+        let join = pki::join_token(&pki_dir, || api.uuid().replace('-', "")).map_err(StartError::from)?;
+        let client = Client::new(api.clone(), "kube-controller-manager");
+        seed::seed(&client, &config, bound.port())
+            .await
+            .map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+
+        let (stop, stopping) = watch::channel(false);
+        let app = Rc::new(App {
+            api,
+            tokens: Tokens { join },
+            local_nodes: RefCell::new(HashMap::new()),
+            node_tls,
+            connections: Cell::new(0),
+            stopping,
+            watches: Cell::new(0),
+        });
+        tokio::task::spawn_local(accept(app.clone(), listener, tls));
+        let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
+        let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
+        Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))
+    }
+    /// `https://ADDRESS:PORT`
+    pub fn url(&self) -> String {
+        self.0.url.clone()
+    }
+    pub fn ca_pem(&self) -> &str {
+        &self.0.authority.ca_pem
+    }
+    /// A kubeconfig (YAML) with the admin's client certificate inside: keep it at 0600.
+    pub fn admin_kubeconfig(&self) -> String {
+        pki::kubeconfig(&self.0.url, &self.0.authority.ca_pem, &self.0.admin)
+    }
+    /// `<id>.<secret>@sha256:<hex of the CA certificate's DER>`, for `mote agent --token`.
+    pub fn join_token(&self) -> String {
+        format!("{}@sha256:{}", self.0.app.tokens.join, self.0.authority.pin)
+    }
+    /// The in-process API, as the controllers use it.
+    pub fn client(&self) -> Client {
+        Client::new(self.0.app.api.clone(), "mote")
+    }
+    /// An HTTP/1.1 connection over memory, already authenticated as `user`.
+    pub fn connect(&self, user: UserInfo) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
+        tokio::task::spawn_local(http::serve(self.0.app.clone(), ours, Some(Rc::new(user)), false));
+        theirs
+    }
+    /// How log and exec requests reach the agent in this process, instead of https://ADDRESS:PORT of the Node object.
+    pub fn set_local_node(&self, name: &str, dial: Dial) {
+        self.0.app.local_nodes.borrow_mut().insert(name.into(), dial);
+    }
+    /// Ends watches and connections, waits for the disk. All clones are stopped with it.
+    pub async fn stop(self) {
+        drop(self.0.controllers.borrow_mut().take());
+        let _ = self.0.stop.send(true);
+        self.0.app.api.store.close().await;
+    }
+}
+
+/// Every name and address by which clients reach this server.
+fn sans(config: &Config) -> Vec<String> {
+    let domain = &config.cluster_domain;
+    let mut names: Vec<String> =
+        ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(Into::into).into();
+    names.push(format!("kubernetes.default.svc.{domain}"));
+    names.extend(["127.0.0.1".into(), "::1".into(), config.advertise.to_string()]);
+    if !config.listen.ip().is_unspecified() {
+        names.push(config.listen.ip().to_string());
+    }
+    names.extend(config.service_cidr.nth(1).map(|ip| ip.to_string()));
+    names.extend(config.extra_sans.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+async fn accept(app: Rc<App>, listener: TcpListener, tls: Arc<ServerConfig>) {
+    let acceptor = TlsAcceptor::from(tls);
+    let mut stopping = app.stopping.clone();
+    loop {
+        let accepted = tokio::select! {
+            _ = stopping.wait_for(|s| *s) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, from)) => {
+                if app.connections.get() >= CONNECTIONS_MAX {
+                    log::warn!("connection from {from} refused: {CONNECTIONS_MAX} are open");
+                    continue;
+                }
+                tokio::task::spawn_local(connection(app.clone(), acceptor.clone(), tcp, from));
+            }
+            Err(e) => {
+                // Out of descriptors, most likely: give others time to close theirs.
+                log::warn!("accept a connection: {e}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(app: Rc<App>, acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr) {
+    let _ = tcp.set_nodelay(true);
+    // Counted from here, so that handshakes cannot pile up.
+    app.connections.set(app.connections.get() + 1);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await;
+    app.connections.set(app.connections.get() - 1);
+    match handshake {
+        Ok(Ok(stream)) => {
+            let peer = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
+            let user = peer.and_then(|c| pki::user_of(c)).map(Rc::new);
+            http::serve(app, stream, user, true).await;
+        }
+        Ok(Err(e)) => log::debug!("TLS handshake with {from}: {e}"),
+        Err(_) => log::debug!("TLS handshake with {from}: no end in time"),
+    }
+}

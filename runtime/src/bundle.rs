@@ -1,0 +1,357 @@
+//! OCI bundle (`config.json`) -> [`Container`].
+//!
+//! Read as a tree, not by oci-spec's types: those refuse a whole file for one unknown capability name, where runc warns, and are
+//! larger than the rest of `mote-oci`.
+
+use crate::container::{
+    CapSet, Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Mount, Namespace, NamespaceKind, Process,
+    Resources, Rlimit, Rootfs, User, rlimit_number,
+};
+use serde_json::Value;
+use std::path::Path;
+
+/// Largest config.json in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("read {path}: {cause}")]
+    Read { path: String, cause: std::io::Error },
+    #[error("parse {path}: {cause}")]
+    Parse { path: String, cause: serde_json::Error },
+    #[error("config.json: {0}")]
+    Invalid(String),
+}
+
+/// A container and what of its description was left out, one line each.
+pub struct Bundle {
+    pub container: Container,
+    pub terminal: bool,
+    pub annotations: Vec<(String, String)>,
+    pub warnings: Vec<String>,
+}
+
+fn invalid(text: impl Into<String>) -> BundleError {
+    BundleError::Invalid(text.into())
+}
+
+/// Reads `<dir>/config.json` for container `id`.
+pub fn load(dir: &Path, id: &str) -> Result<Bundle, BundleError> {
+    let path = dir.join("config.json");
+    let name = path.display().to_string();
+    let told = |cause| BundleError::Read { path: name.clone(), cause };
+    if std::fs::metadata(&path).map_err(told)?.len() > CONFIG_BYTES_MAX {
+        return Err(invalid(format!("larger than {CONFIG_BYTES_MAX} bytes")));
+    }
+    let bytes = std::fs::read(&path).map_err(told)?;
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|cause| BundleError::Parse { path: name.clone(), cause })?;
+    convert(&value, dir, id)
+}
+
+/// `config` as container `id`; relative paths are below `dir`.
+pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleError> {
+    let version = text(config, "ociVersion");
+    if !version.starts_with("1.") {
+        return Err(invalid(format!("ociVersion {version:?} is not supported")));
+    }
+    let mut warnings = Vec::new();
+    let root = config.get("root").ok_or_else(|| invalid("root: missing"))?;
+    let root_path = text(root, "path");
+    if root_path.is_empty() {
+        return Err(invalid("root.path: missing"));
+    }
+    let linux = config.get("linux").unwrap_or(&Value::Null);
+    let process = config.get("process").ok_or_else(|| invalid("process: missing"))?;
+    let container = Container {
+        id: id.to_owned(),
+        process: self::process(process, &mut warnings)?,
+        rootfs: Rootfs::Path(dir.join(root_path)),
+        readonly: flag(root, "readonly"),
+        namespaces: namespaces(linux)?,
+        hostname: optional(config, "hostname"),
+        domainname: optional(config, "domainname"),
+        mounts: list(config, "mounts").map(|m| mount(m, dir)).collect(),
+        masked_paths: strings(linux, "maskedPaths"),
+        readonly_paths: strings(linux, "readonlyPaths"),
+        devices: list(linux, "devices").map(device).collect::<Result<_, _>>()?,
+        sysctls: pairs(linux, "sysctl"),
+        cgroup: Cgroup {
+            path: cgroup_path(linux, id),
+            resources: resources(linux.get("resources").unwrap_or(&Value::Null)),
+        },
+        rootfs_propagation: optional(linux, "rootfsPropagation"),
+        ..Container::default()
+    };
+    for (key, what) in [("seccomp", "seccomp profile"), ("mountLabel", "mount label"), ("intelRdt", "Intel RDT")] {
+        if linux.get(key).is_some_and(|v| !v.is_null()) {
+            warnings.push(format!("linux.{key}: {what} is not applied by this build"));
+        }
+    }
+    if config.get("hooks").and_then(Value::as_object).is_some_and(|h| !h.is_empty()) {
+        warnings.push("hooks: are not run by this build".into());
+    }
+    Ok(Bundle { container, terminal: flag(process, "terminal"), annotations: pairs(config, "annotations"), warnings })
+}
+
+fn process(process: &Value, warnings: &mut Vec<String>) -> Result<Process, BundleError> {
+    let user = process.get("user").unwrap_or(&Value::Null);
+    let id = |key: &str| {
+        u32::try_from(number(user, key).unwrap_or(0)).map_err(|_| invalid(format!("process.user.{key}: out of range")))
+    };
+    let mut rlimits = Vec::new();
+    for limit in list(process, "rlimits") {
+        let name = text(limit, "type");
+        let kind = rlimit_number(name).ok_or_else(|| invalid(format!("process.rlimits: unknown type {name:?}")))?;
+        let value = |key| limit.get(key).and_then(Value::as_u64).unwrap_or(0);
+        rlimits.push(Rlimit { kind, soft: value("soft"), hard: value("hard") });
+    }
+    let given = process.get("capabilities").unwrap_or(&Value::Null);
+    let mut set = |key: &str| {
+        strings(given, key).iter().fold(CapSet::EMPTY, |all, name| match CapSet::parse(name) {
+            Some(capability) => all.with(capability),
+            None => {
+                warnings.push(format!("ignoring unknown capability {name}"));
+                all
+            }
+        })
+    };
+    let capabilities = Capabilities {
+        bounding: set("bounding"),
+        effective: set("effective"),
+        permitted: set("permitted"),
+        inheritable: set("inheritable"),
+        ambient: set("ambient"),
+    };
+    Ok(Process {
+        args: strings(process, "args"),
+        env: strings(process, "env"),
+        cwd: text(process, "cwd").to_owned(),
+        user: User {
+            uid: id("uid")?,
+            gid: id("gid")?,
+            groups: list(user, "additionalGids")
+                .filter_map(Value::as_u64)
+                .filter_map(|g| u32::try_from(g).ok())
+                .collect(),
+            umask: number(user, "umask").and_then(|u| u32::try_from(u).ok()),
+        },
+        capabilities,
+        no_new_privileges: flag(process, "noNewPrivileges"),
+        rlimits,
+        oom_score_adj: number(process, "oomScoreAdj").and_then(|n| i32::try_from(n).ok()),
+        ..Process::default()
+    })
+}
+
+fn namespaces(linux: &Value) -> Result<Vec<Namespace>, BundleError> {
+    let mut all: Vec<Namespace> = Vec::new();
+    for namespace in list(linux, "namespaces") {
+        let kind = match text(namespace, "type") {
+            "mount" => NamespaceKind::Mount,
+            "pid" => NamespaceKind::Pid,
+            "network" => NamespaceKind::Network,
+            "ipc" => NamespaceKind::Ipc,
+            "uts" => NamespaceKind::Uts,
+            "cgroup" => NamespaceKind::Cgroup,
+            "user" => NamespaceKind::User,
+            "time" => NamespaceKind::Time,
+            other => return Err(invalid(format!("linux.namespaces: unknown type {other:?}"))),
+        };
+        if all.iter().any(|n| n.kind == kind) {
+            return Err(invalid(format!("linux.namespaces: {kind:?} given twice")));
+        }
+        all.push(Namespace { kind, path: optional(namespace, "path").filter(|p| !p.is_empty()).map(Into::into) });
+    }
+    Ok(all)
+}
+
+fn mount(m: &Value, dir: &Path) -> Mount {
+    let options = strings(m, "options");
+    let fstype = text(m, "type").to_owned();
+    let bind = fstype == "bind" || options.iter().any(|o| o == "bind" || o == "rbind");
+    let source = text(m, "source");
+    let source = if bind { dir.join(source).display().to_string() } else { source.to_owned() };
+    Mount { destination: text(m, "destination").to_owned(), fstype, source, options }
+}
+
+fn device_kind(name: &str) -> Option<DeviceKind> {
+    match name {
+        "c" | "u" => Some(DeviceKind::Char),
+        "b" => Some(DeviceKind::Block),
+        "p" => Some(DeviceKind::Fifo),
+        _ => None,
+    }
+}
+
+fn device(value: &Value) -> Result<Device, BundleError> {
+    let path = text(value, "path").to_owned();
+    let number = |key: &str, default: u32| match number(value, key) {
+        None => Ok(default),
+        Some(n) => u32::try_from(n).map_err(|_| invalid(format!("linux.devices {path}: {key} out of range"))),
+    };
+    let kind =
+        device_kind(text(value, "type")).ok_or_else(|| invalid(format!("linux.devices {path}: unknown type")))?;
+    Ok(Device {
+        kind,
+        major: number("major", 0)?,
+        minor: number("minor", 0)?,
+        mode: number("fileMode", 0o666)?,
+        uid: number("uid", 0)?,
+        gid: number("gid", 0)?,
+        path,
+    })
+}
+
+/// Absolute or relative, always below the hierarchy's root; absent = the id. A systemd-style `slice:prefix:name` becomes folders.
+fn cgroup_path(linux: &Value, id: &str) -> String {
+    let path = text(linux, "cgroupsPath");
+    let parts: Vec<&str> = path.split(':').collect();
+    match parts.as_slice() {
+        [slice, prefix, name] => {
+            format!("{}/{prefix}-{name}.scope", if slice.is_empty() { "system.slice" } else { slice })
+        }
+        _ if path.trim_matches('/').is_empty() => id.to_owned(),
+        _ => path.trim_start_matches('/').to_owned(),
+    }
+}
+
+fn resources(value: &Value) -> Resources {
+    let at = |group: &str, key: &str| value.get(group).and_then(|g| number(g, key));
+    let positive = |n: i64| u64::try_from(n).ok();
+    let cpu = value.get("cpu").unwrap_or(&Value::Null);
+    Resources {
+        memory_max: at("memory", "limit").and_then(positive).filter(|n| *n > 0),
+        memory_swap_max: at("memory", "swap").and_then(positive).filter(|n| *n > 0),
+        cpu_shares: at("cpu", "shares").and_then(positive).filter(|n| *n > 0),
+        cpu_quota_us: at("cpu", "quota").filter(|n| *n != 0),
+        cpu_period_us: at("cpu", "period").and_then(positive).filter(|n| *n > 0),
+        pids_max: at("pids", "limit").filter(|n| *n != 0).map(|n| u64::try_from(n).unwrap_or(u64::MAX)),
+        cpuset_cpus: optional(cpu, "cpus").filter(|c| !c.is_empty()),
+        cpuset_mems: optional(cpu, "mems").filter(|c| !c.is_empty()),
+        devices: device_rules(value),
+        unified: pairs(value, "unified"),
+    }
+}
+
+/// The file's rules, then the nodes no container can do without: runc adds the same.
+fn device_rules(value: &Value) -> Vec<DeviceRule> {
+    let mut rules: Vec<DeviceRule> = list(value, "devices").map(device_rule).collect();
+    if !rules.is_empty() {
+        rules.extend(crate::container::defaults::device_rules().into_iter().filter(|r| r.allow));
+    }
+    rules
+}
+
+fn device_rule(rule: &Value) -> DeviceRule {
+    let node = |key: &str| number(rule, key).and_then(|n| u32::try_from(n).ok());
+    let access = text(rule, "access");
+    DeviceRule {
+        allow: flag(rule, "allow"),
+        kind: device_kind(text(rule, "type")),
+        major: node("major"),
+        minor: node("minor"),
+        access: if access.is_empty() { "rwm".into() } else { access.to_owned() },
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn optional(value: &Value, key: &str) -> Option<String> {
+    value.get(key).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn flag(value: &Value, key: &str) -> bool {
+    value.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn number(value: &Value, key: &str) -> Option<i64> {
+    value.get(key).and_then(Value::as_i64)
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    value.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn strings(value: &Value, key: &str) -> Vec<String> {
+    list(value, key).filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn pairs(value: &Value, key: &str) -> Vec<(String, String)> {
+    let map = value.get(key).and_then(Value::as_object).into_iter().flatten();
+    map.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "process": {"args": ["true"], "cwd": "/", "user": {"uid": 1, "gid": 2, "additionalGids": [3]},
+                "capabilities": {"bounding": ["CAP_KILL", "CAP_FROM_THE_FUTURE"]},
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]},
+            "root": {"path": "rootfs", "readonly": true},
+            "mounts": [{"destination": "/data", "source": "data", "options": ["rbind", "ro"]}],
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/x"}],
+                "resources": {"memory": {"limit": 1024, "swap": -1}, "pids": {"limit": -1}, "cpu": {"quota": 5}}}
+        })
+    }
+
+    #[test]
+    fn a_bundle_is_read() {
+        let bundle = convert(&config(), Path::new("/b"), "c1").unwrap();
+        let c = bundle.container;
+        assert_eq!(bundle.warnings, ["ignoring unknown capability CAP_FROM_THE_FUTURE"]);
+        assert_eq!(c.process.capabilities.bounding, CapSet(1 << 5));
+        assert_eq!((c.process.user.uid, c.process.user.gid, c.process.user.groups), (1, 2, vec![3]));
+        assert_eq!(c.rootfs, Rootfs::Path("/b/rootfs".into()));
+        assert_eq!(c.mounts[0].source, "/b/data");
+        assert_eq!(c.cgroup.path, "c1");
+        let r = c.cgroup.resources;
+        assert!(r.devices.is_empty(), "no rules asked for, none made up");
+        assert_eq!(
+            (r.memory_max, r.memory_swap_max, r.pids_max, r.cpu_quota_us),
+            (Some(1024), None, Some(u64::MAX), Some(5))
+        );
+        assert_eq!(
+            c.namespaces,
+            [Namespace::new(NamespaceKind::Pid), Namespace::join(NamespaceKind::Network, "/run/x")]
+        );
+    }
+
+    #[test]
+    fn nonsense_is_told() {
+        let cases = [
+            ("/ociVersion", json!("2.0"), "ociVersion"),
+            ("/root/path", json!(""), "root.path"),
+            ("/linux/namespaces/0/type", json!("planet"), "planet"),
+            ("/linux/namespaces/0/type", json!("network"), "twice"),
+            ("/process/rlimits/0/type", json!("RLIMIT_X"), "RLIMIT_X"),
+            ("/process/user/uid", json!(-1), "uid"),
+        ];
+        for (at, value, word) in cases {
+            let mut config = config();
+            *config.pointer_mut(at).unwrap() = value;
+            let error = convert(&config, Path::new("/b"), "c").err().unwrap().to_string();
+            assert!(error.contains(word), "{at}: {error}");
+        }
+    }
+
+    #[test]
+    fn cgroup_paths() {
+        for (path, expected) in [
+            ("", "id"),
+            ("/", "id"),
+            ("/a/b", "a/b"),
+            ("user.slice:mote:x", "user.slice/mote-x.scope"),
+            (":cri:x", "system.slice/cri-x.scope"),
+        ] {
+            assert_eq!(cgroup_path(&json!({"cgroupsPath": path}), "id"), expected);
+        }
+    }
+}

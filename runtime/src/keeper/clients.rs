@@ -1,0 +1,159 @@
+//! The sockets of the keeper's clients: never waited for, bounded, dropped when slow or strange.
+
+use super::protocol::{Call, Decoder, Event, Failure, FailureKind, FrameError, Message, Reply, encode};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+pub(crate) const CLIENTS_MAX: usize = 32;
+/// Unsent bytes per client; more = it does not read, and it is dropped.
+const BACKLOG_BYTES_MAX: usize = 8 << 20;
+/// Read per turn.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+pub(crate) struct Client {
+    pub(crate) id: u64,
+    pub(crate) stream: UnixStream,
+    pub(crate) events: bool,
+    decoder: Decoder,
+    unsent: Vec<u8>,
+    /// Ends once everything is sent.
+    closing: bool,
+    dead: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Clients {
+    all: Vec<Client>,
+    last_id: u64,
+}
+
+impl Clients {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.all.iter()
+    }
+
+    pub(crate) fn accept(&mut self, listener: &UnixListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            if self.all.len() >= CLIENTS_MAX || !trusted(&stream) || stream.set_nonblocking(true).is_err() {
+                continue; // dropped = closed
+            }
+            self.last_id += 1;
+            let id = self.last_id;
+            let decoder = Decoder::default();
+            self.all.push(Client {
+                id,
+                stream,
+                events: false,
+                decoder,
+                unsent: Vec::new(),
+                closing: false,
+                dead: false,
+            });
+        }
+    }
+
+    /// Everything client `id` has asked by now.
+    pub(crate) fn read(&mut self, id: u64, buffer: &mut [u8]) -> Vec<Call> {
+        let Some(client) = self.all.iter_mut().find(|c| c.id == id) else { return Vec::new() };
+        let mut calls = Vec::new();
+        let mut total = 0;
+        while total < READ_BYTES_MAX && !client.closing {
+            match client.stream.read(buffer) {
+                Ok(0) => client.dead = true,
+                Ok(count) => {
+                    total += count;
+                    client.decoder.push(buffer.get(..count).unwrap_or_default());
+                    match drain(&mut client.decoder, &mut calls) {
+                        Ok(()) => continue,
+                        Err(e) => client.refuse(&e),
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => client.dead = e.kind() != ErrorKind::WouldBlock,
+            }
+            break;
+        }
+        calls
+    }
+
+    pub(crate) fn subscribe(&mut self, id: u64) {
+        if let Some(client) = self.all.iter_mut().find(|c| c.id == id) {
+            client.events = true;
+        }
+    }
+
+    pub(crate) fn reply(&mut self, (id, seq): (u64, u32), reply: Reply) {
+        if let Some(client) = self.all.iter_mut().find(|c| c.id == id) {
+            client.send(&Message::Reply { seq, reply });
+        }
+    }
+
+    pub(crate) fn tell(&mut self, event: &Event) {
+        for client in self.all.iter_mut().filter(|c| c.events) {
+            client.send(&Message::Event(event.clone()));
+        }
+    }
+
+    pub(crate) fn flush(&mut self, id: u64) {
+        if let Some(client) = self.all.iter_mut().find(|c| c.id == id) {
+            client.flush();
+        }
+    }
+
+    pub(crate) fn sweep(&mut self) {
+        self.all.retain(|c| !(c.dead || c.closing && c.unsent.is_empty()));
+    }
+}
+
+fn drain(decoder: &mut Decoder, calls: &mut Vec<Call>) -> Result<(), FrameError> {
+    while let Some(call) = decoder.next_frame()? {
+        calls.push(call);
+    }
+    Ok(())
+}
+
+/// Root, or whoever runs this keeper.
+fn trusted(stream: &UnixStream) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    let peer = nix::sys::socket::getsockopt(&stream.as_fd(), nix::sys::socket::sockopt::PeerCredentials);
+    peer.is_ok_and(|p| p.uid() == 0 || p.uid() == own)
+}
+
+impl Client {
+    pub(crate) fn wants_write(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    fn refuse(&mut self, error: &FrameError) {
+        let kind = if matches!(error, FrameError::Version(_)) { FailureKind::Version } else { FailureKind::Invalid };
+        self.send(&Message::Reply { seq: 0, reply: Reply::Failed(Failure::new(kind, error.to_string())) });
+        self.closing = true;
+    }
+
+    fn send(&mut self, message: &Message) {
+        match encode(message) {
+            Ok(frame) if self.unsent.len() + frame.len() <= BACKLOG_BYTES_MAX => {
+                self.unsent.extend_from_slice(&frame);
+                self.flush();
+            }
+            _ => self.dead = true,
+        }
+    }
+
+    fn flush(&mut self) {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(0) => break,
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        self.dead |= !self.unsent.is_empty();
+        if self.unsent.is_empty() {
+            self.unsent = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! One container in the keeper's hands, from the clone to its removal.
+
+use super::log::{CHUNK_BYTES, LogFile, Stream};
+use super::protocol::{Exit, Failure, FailureKind, Listed, Started, State};
+use super::record::{self, Record, now_ns};
+use super::rundir::RunDir;
+use crate::cgroup::{self, Layout};
+use crate::container::{Container, NamespaceKind, Stdio, valid_id};
+use crate::stages::report::Heard;
+use crate::stages::{self, ERR, Launch, OUT};
+use crate::sys;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Reads of a foreign process's exit status, 2 ms apart, while its parent has not reaped it yet.
+const STATUS_TRIES: u32 = 50;
+
+pub(crate) struct Held {
+    pub(crate) record: Record,
+    pub(crate) phase: Phase,
+    pub(crate) logs: Option<Logs>,
+}
+
+pub(crate) enum Phase {
+    /// Stages run in the child; whoever asked waits.
+    Starting {
+        pidfd: OwnedFd,
+        report: File,
+        heard: Heard,
+        asked: (u64, u32),
+    },
+    /// `child`: ours to reap; otherwise its exit shows on the pidfd only.
+    Running {
+        pidfd: OwnedFd,
+        child: bool,
+    },
+    Exited(Exit),
+}
+
+pub(crate) struct Logs {
+    pub(crate) out: File,
+    pub(crate) err: File,
+    pub(crate) file: LogFile,
+}
+
+impl Logs {
+    /// Opens the FIFOs' read ends (made if missing) and the log file.
+    fn open(folder: &Path, log: &crate::container::Log) -> io::Result<Self> {
+        let fifo = |name: &str| {
+            let path = folder.join(name);
+            match nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)) {
+                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+                Err(e) => return Err(io::Error::from(e)),
+            }
+            File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+        };
+        Ok(Self { out: fifo(OUT)?, err: fifo(ERR)?, file: LogFile::open(log.clone())? })
+    }
+
+    /// True = there may be more.
+    pub(crate) fn pump(&mut self, buffer: &mut [u8; CHUNK_BYTES]) -> bool {
+        let now = now_ns();
+        let out = self.file.pump(&mut self.out, Stream::Stdout, now, buffer);
+        let err = self.file.pump(&mut self.err, Stream::Stderr, now, buffer);
+        out || err
+    }
+}
+
+impl Held {
+    /// Clones the container; what becomes of it is heard later.
+    pub(crate) fn start(
+        dir: &RunDir,
+        layout: &Layout,
+        container: &Container,
+        asked: (u64, u32),
+    ) -> Result<Held, Failure> {
+        if !valid_id(&container.id) {
+            return Err(Failure::new(FailureKind::Invalid, format!("container id {:?}: invalid", container.id)));
+        }
+        if container.stdio == Stdio::Inherit {
+            return Err(Failure::new(FailureKind::Invalid, "the keeper has no stdio to inherit"));
+        }
+        let folder = dir.container(&container.id);
+        match std::fs::create_dir(&folder) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Failure::new(FailureKind::Exists, format!("container {}: exists", container.id)));
+            }
+            Err(e) => return Err(stage_failure("run folder", format!("make folder {}: {e}", folder.display()))),
+        }
+        let started = Self::start_in(&folder, dir, layout, container, asked);
+        if started.is_err() {
+            let _ = std::fs::remove_dir_all(&folder); // the failure itself is what to tell
+        }
+        started
+    }
+
+    fn start_in(
+        folder: &Path,
+        dir: &RunDir,
+        layout: &Layout,
+        container: &Container,
+        asked: (u64, u32),
+    ) -> Result<Held, Failure> {
+        let log = match &container.stdio {
+            Stdio::Log(log) => Some(log.clone()),
+            _ => None,
+        };
+        let told = |e: io::Error| stage_failure("run folder", format!("prepare {}: {e}", folder.display()));
+        let mut record = Record {
+            id: container.id.clone(),
+            labels: container.labels.clone(),
+            pid: 0,
+            start_time: 0,
+            started_at: now_ns(),
+            cgroup: container.cgroup.path.clone(),
+            log,
+            sandboxes: sandboxes_of(dir, container),
+            own_pids: container.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none()),
+        };
+        record::write_state(folder, &record).map_err(told)?;
+        let logs = record.log.as_ref().map(|log| Logs::open(folder, log)).transpose().map_err(told)?;
+        let launched = stages::launch(&Launch { container, scratch: folder, layout, hold: false })?;
+        record.pid = launched.pid;
+        record.start_time = record::start_time(launched.pid).unwrap_or_default();
+        if let Err(e) = record::write_state(folder, &record) {
+            let _ = sys::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL);
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(launched.pid), None);
+            let _ = cgroup::remove(layout, &record.cgroup);
+            return Err(told(e));
+        }
+        let report = File::from(launched.report);
+        let heard = Heard { warnings: launched.warnings, ..Heard::default() };
+        Ok(Held { record, phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked }, logs })
+    }
+
+    /// What the last keeper left in `folder`; `None` = nothing that counts, and it is cleaned away.
+    pub(crate) fn recover(folder: &Path, layout: &Layout) -> Option<Held> {
+        let Some(record) = record::read_state(folder) else {
+            let _ = std::fs::remove_dir_all(folder);
+            return None;
+        };
+        if record.pid == 0 {
+            // Died between intent and clone, or right after it: whoever asked got no answer.
+            if !record.cgroup.is_empty() {
+                let _ = cgroup::remove(layout, &record.cgroup);
+            }
+            let _ = std::fs::remove_dir_all(folder);
+            return None;
+        }
+        if let Some(exit) = record::read_exit(folder) {
+            return Some(Held { record, phase: Phase::Exited(exit), logs: None });
+        }
+        let logs = record.log.as_ref().and_then(|log| Logs::open(folder, log).ok());
+        let alive =
+            sys::pidfd_open(record.pid).ok().filter(|_| record::start_time(record.pid) == Some(record.start_time));
+        let phase = match alive {
+            Some(pidfd) => Phase::Running { pidfd, child: false },
+            None => Phase::Exited(Exit {
+                code: 255,
+                finished_at: now_ns(),
+                oom_killed: cgroup::oom_kills(layout, &record.cgroup) > 0,
+                note: "exit status lost: the container ended while no keeper was running".into(),
+                ..Exit::default()
+            }),
+        };
+        if let Phase::Exited(exit) = &phase {
+            let _ = record::write_exit(folder, exit);
+        }
+        Some(Held { record, phase, logs })
+    }
+
+    /// Reads the report; `Some` once the stages have ended.
+    pub(crate) fn listen(&mut self) -> Option<((u64, u32), Result<Started, Failure>)> {
+        let Phase::Starting { report, heard, .. } = &mut self.phase else { return None };
+        let mut buffer = [0u8; 4096];
+        loop {
+            match report.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    heard.push(buffer.get(..count).unwrap_or_default());
+                    return None; // poll says when there is more, or the end
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        self.finish_start()
+    }
+
+    /// The child is dead or has become the program: to the end of the report, then the verdict.
+    pub(crate) fn finish_start(&mut self) -> Option<((u64, u32), Result<Started, Failure>)> {
+        let placeholder = Phase::Exited(Exit::default());
+        let Phase::Starting { pidfd, mut report, mut heard, asked } = std::mem::replace(&mut self.phase, placeholder)
+        else {
+            return None;
+        };
+        let mut rest = Vec::new();
+        let _ = report.read_to_end(&mut rest); // at its end already, or the child is dead
+        heard.push(&rest);
+        self.phase = Phase::Running { pidfd, child: true };
+        let started = heard.finish().map(|warnings| Started {
+            pid: self.record.pid,
+            start_time: self.record.start_time,
+            started_at: self.record.started_at,
+            warnings,
+        });
+        Some((asked, started))
+    }
+
+    pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
+        match &self.phase {
+            Phase::Starting { pidfd, .. } | Phase::Running { pidfd, .. } => Some(pidfd),
+            Phase::Exited(_) => None,
+        }
+    }
+
+    /// The exit, in memory and on file; logs are drained first, so that an event never overtakes a line.
+    pub(crate) fn end(
+        &mut self,
+        folder: &Path,
+        layout: &Layout,
+        status: Option<i32>,
+        buffer: &mut [u8; CHUNK_BYTES],
+    ) -> Exit {
+        if let Some(logs) = &mut self.logs {
+            while logs.pump(buffer) {}
+        }
+        self.logs = None;
+        if !self.record.own_pids && !self.record.cgroup.is_empty() {
+            let _ = cgroup::signal_all(layout, &self.record.cgroup, libc::SIGKILL); // what it left behind
+        }
+        let (code, signal, note) = match status {
+            Some(status) => decode_status(status),
+            None => (255, None, "exit status lost: the container was no child of this keeper".to_owned()),
+        };
+        let oom_killed =
+            !self.record.cgroup.is_empty() && cgroup::oom_kills(layout, &self.record.cgroup) > 0 && code != 0;
+        let exit = Exit { code, signal, oom_killed, finished_at: now_ns(), note };
+        if let Err(e) = record::write_exit(folder, &exit) {
+            eprintln!("write exit record of {}: {e}", self.record.id);
+        }
+        self.phase = Phase::Exited(exit.clone());
+        exit
+    }
+
+    /// Wait status of a process that somebody else reaps.
+    pub(crate) fn foreign_status(pidfd: &OwnedFd) -> Option<i32> {
+        for _ in 0..STATUS_TRIES {
+            if let Some(status) = sys::pidfd_exit_status(pidfd.as_fd()) {
+                return Some(status);
+            }
+            if sys::pidfd_send_signal(pidfd.as_fd(), 0).is_err() {
+                break; // reaped; this kernel does not tell
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        sys::pidfd_exit_status(pidfd.as_fd())
+    }
+
+    pub(crate) fn listed(&self) -> Listed {
+        Listed {
+            id: self.record.id.clone(),
+            labels: self.record.labels.clone(),
+            pid: self.record.pid,
+            start_time: self.record.start_time,
+            started_at: self.record.started_at,
+            state: match &self.phase {
+                Phase::Starting { .. } => State::Starting,
+                Phase::Running { .. } => State::Running,
+                Phase::Exited(exit) => State::Exited(exit.clone()),
+            },
+        }
+    }
+}
+
+fn stage_failure(stage: &str, message: String) -> Failure {
+    Failure { stage: stage.into(), ..Failure::new(FailureKind::Stage, message) }
+}
+
+fn sandboxes_of(dir: &RunDir, container: &Container) -> Vec<String> {
+    let all = dir.sandboxes();
+    let paths = container.namespaces.iter().filter_map(|n| n.path.as_ref());
+    let names = paths.filter_map(|p| p.strip_prefix(&all).ok()?.components().next()?.as_os_str().to_str());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Wait status -> code, signal, note.
+pub(crate) fn decode_status(status: i32) -> (i32, Option<i32>, String) {
+    if libc::WIFSIGNALED(status) {
+        let signal = libc::WTERMSIG(status);
+        (128 + signal, Some(signal), String::new())
+    } else {
+        (libc::WEXITSTATUS(status), None, String::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wait_statuses() {
+        assert_eq!(decode_status(0).0, 0);
+        assert_eq!(decode_status(3 << 8).0, 3);
+        assert_eq!((decode_status(9).0, decode_status(9).1), (137, Some(9)));
+        assert_eq!(decode_status(0x80 | 11).0, 139, "with a core file");
+    }
+}

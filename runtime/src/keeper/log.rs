@@ -1,0 +1,218 @@
+//! CRI log files: `2026-11-21T02:28:53.123456789Z stdout F line`.
+//!
+//! Nothing is held back: what a read brings is written at once, the unfinished end of a line as `P` (readers join it with what follows
+//! of the same stream). So the keeper may die between any two reads and neither keeps memory per container nor loses a byte of it.
+
+use crate::container::Log;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Longest piece of a line, as containerd and CRI-O write it.
+pub(crate) const CHUNK_BYTES: usize = 16 << 10;
+/// Rounds over one stream before the others get their turn.
+const ROUNDS_MAX: usize = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// The live file of one container.
+pub(crate) struct LogFile {
+    log: Log,
+    file: Option<File>,
+    bytes: u64,
+}
+
+impl LogFile {
+    pub(crate) fn open(log: Log) -> io::Result<Self> {
+        if let Some(folder) = log.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let (file, bytes) = open_append(&log.path)?;
+        Ok(Self { log, file: Some(file), bytes })
+    }
+
+    /// After someone else moved the file away.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        let (file, bytes) = open_append(&self.log.path)?;
+        (self.file, self.bytes) = (Some(file), bytes);
+        Ok(())
+    }
+
+    /// Reads what is there (bounded); true = the stream may hold more.
+    pub(crate) fn pump(
+        &mut self,
+        from: &mut File,
+        stream: Stream,
+        now_ns: i64,
+        buffer: &mut [u8; CHUNK_BYTES],
+    ) -> bool {
+        for _ in 0..ROUNDS_MAX {
+            match from.read(buffer) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    let text = format(buffer.get(..count).unwrap_or_default(), stream, now_ns);
+                    if let Err(e) = self.append(&text) {
+                        eprintln!("write log {}: {e}", self.log.path.display());
+                        self.file = None; // tried again at the next read: a full disk may have been emptied
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.log.max_bytes > 0 && self.bytes >= self.log.max_bytes {
+            self.rotate()?;
+        }
+        if self.file.is_none() {
+            self.reopen()?;
+        }
+        if let Some(file) = &mut self.file {
+            file.write_all(text)?;
+            self.bytes += text.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// `path` -> `path.20261121-022853`, the oldest beyond `max_files` gone.
+    fn rotate(&mut self) -> io::Result<()> {
+        let stamp = timestamp(super::record::now_ns());
+        let short: String =
+            stamp.chars().take(19).filter(|c| *c != '-' && *c != ':').map(|c| if c == 'T' { '-' } else { c }).collect();
+        let aside = with_suffix(&self.log.path, &short);
+        if aside.exists() {
+            return Ok(()); // twice in a second: the file grows a little longer
+        }
+        std::fs::rename(&self.log.path, &aside)?;
+        self.reopen()?;
+        let mut old = rotated(&self.log.path);
+        old.sort();
+        let keep = self.log.max_files.max(1) as usize - 1;
+        for path in old.iter().take(old.len().saturating_sub(keep)) {
+            let _ = std::fs::remove_file(path); // gone already is fine
+        }
+        Ok(())
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    let bytes = file.metadata()?.len();
+    if bytes == 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
+    }
+    Ok((file, bytes))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn rotated(path: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let ours = |p: &PathBuf| {
+        let rest =
+            p.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(name)).and_then(|n| n.strip_prefix('.'));
+        rest.is_some_and(|r| r.len() == 15 && r.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+    };
+    entries.map(|e| e.path()).filter(ours).collect()
+}
+
+/// Whole lines as `F`, the unfinished rest as `P`.
+pub(crate) fn format(bytes: &[u8], stream: Stream, now_ns: i64) -> Vec<u8> {
+    let name = match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    };
+    let prefix = format!("{} {name} ", timestamp(now_ns));
+    let mut text = Vec::with_capacity(bytes.len() + 64);
+    for line in bytes.split_inclusive(|b| *b == b'\n') {
+        text.extend_from_slice(prefix.as_bytes());
+        match line.strip_suffix(b"\n") {
+            Some(whole) => {
+                text.extend_from_slice(b"F ");
+                text.extend_from_slice(whole);
+            }
+            None => {
+                text.extend_from_slice(b"P ");
+                text.extend_from_slice(line);
+            }
+        }
+        text.push(b'\n');
+    }
+    text
+}
+
+/// RFC 3339, UTC, always nine digits of a second.
+pub(crate) fn timestamp(now_ns: i64) -> String {
+    let (seconds, nanos) = (now_ns.div_euclid(1_000_000_000), now_ns.rem_euclid(1_000_000_000));
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Howard Hinnant's civil_from_days.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_pieces() {
+        let text = String::from_utf8(format(b"a\n\nb", Stream::Stderr, 0)).unwrap();
+        let stamp = "1970-01-01T00:00:00.000000000Z stderr";
+        assert_eq!(text, format!("{stamp} F a\n{stamp} F \n{stamp} P b\n"));
+        assert!(format(b"", Stream::Stdout, 0).is_empty());
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(timestamp(1_709_210_096_000_000_007), "2024-02-29T12:34:56.000000007Z");
+        assert_eq!(timestamp(1_795_228_133_123_456_789), "2026-11-21T02:28:53.123456789Z");
+        assert_eq!(timestamp(-1), "1969-12-31T23:59:59.999999999Z");
+    }
+
+    #[test]
+    fn rotation_keeps_so_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c/0.log");
+        let mut log = LogFile::open(Log { path: path.clone(), max_bytes: 10, max_files: 2 }).unwrap();
+        for old in ["20200101-000000", "20200102-000000"] {
+            std::fs::write(with_suffix(&path, old), "x").unwrap();
+        }
+        std::fs::write(with_suffix(&path, "keep-me"), "x").unwrap();
+        log.append(b"0123456789").unwrap();
+        log.append(b"next").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"next");
+        let old = rotated(&path);
+        assert_eq!(old.len(), 1);
+        assert_eq!(std::fs::read(&old[0]).unwrap(), b"0123456789");
+        assert!(with_suffix(&path, "keep-me").exists());
+        std::fs::rename(&path, dir.path().join("moved")).unwrap();
+        log.reopen().unwrap();
+        log.append(b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+}

@@ -1,0 +1,384 @@
+//! The keeper's loop: one poll over listener, clients, SIGCHLD, reports, logs and adopted processes. Idle it sleeps for ever.
+
+use super::clients::Clients;
+use super::exec;
+use super::held::{Held, Phase};
+use super::log::CHUNK_BYTES;
+use super::protocol::{Call, Event, Exec, Exit, Failure, FailureKind, Reply, Request, VERSION};
+use super::rundir::RunDir;
+use super::sandbox;
+use crate::cgroup::{self, Layout};
+use crate::container::Container;
+use crate::sys;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+pub(crate) const CONTAINERS_MAX: usize = 2048;
+pub(crate) const EXECS_MAX: usize = 256;
+
+/// What a ready descriptor stands for.
+enum Source {
+    Listener,
+    Children,
+    Client(u64),
+    Report(String),
+    Log(String),
+    Adopted(String),
+    ExecOutput(i32),
+    ExecReport(i32),
+}
+
+pub(crate) struct Server {
+    dir: RunDir,
+    layout: Layout,
+    listener: UnixListener,
+    children: SignalFd,
+    clients: Clients,
+    held: BTreeMap<String, Held>,
+    execs: Vec<exec::Running>,
+    buffer: Box<[u8; CHUNK_BYTES]>,
+    ending: bool,
+}
+
+impl Server {
+    pub(crate) fn new(dir: RunDir, layout: Layout, listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        set.thread_block()?;
+        let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let mut held = BTreeMap::new();
+        std::fs::create_dir_all(dir.containers())?;
+        std::fs::create_dir_all(dir.sandboxes())?;
+        for entry in std::fs::read_dir(dir.containers())?.flatten() {
+            if let Some(found) = Held::recover(&entry.path(), &layout) {
+                held.insert(found.record.id.clone(), found);
+            }
+        }
+        let buffer = Box::new([0; CHUNK_BYTES]);
+        Ok(Self {
+            dir,
+            layout,
+            listener,
+            children,
+            clients: Clients::default(),
+            held,
+            execs: Vec::new(),
+            buffer,
+            ending: false,
+        })
+    }
+
+    /// Until [`Request::Shutdown`].
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while !self.ending {
+            for source in self.wait()? {
+                self.handle(source);
+            }
+            self.expire();
+            self.clients.sweep();
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<Source>> {
+        let mut fds: Vec<PollFd<'_>> = Vec::new();
+        let mut sources = Vec::new();
+        let mut add = |fd, flags, source| {
+            sources.push(source);
+            push(&mut fds, fd, flags);
+        };
+        let read = PollFlags::POLLIN;
+        add(self.children.as_fd(), read, Source::Children);
+        add(self.listener.as_fd(), read, Source::Listener);
+        for client in self.clients.iter() {
+            let flags = if client.wants_write() { read | PollFlags::POLLOUT } else { read };
+            add(client.stream.as_fd(), flags, Source::Client(client.id));
+        }
+        for (id, held) in &self.held {
+            match &held.phase {
+                Phase::Starting { report, .. } => add(report.as_fd(), read, Source::Report(id.clone())),
+                Phase::Running { pidfd, child: false } => add(pidfd.as_fd(), read, Source::Adopted(id.clone())),
+                Phase::Running { .. } | Phase::Exited(_) => {}
+            }
+            if let Some(logs) = &held.logs {
+                add(logs.out.as_fd(), read, Source::Log(id.clone()));
+                add(logs.err.as_fd(), read, Source::Log(id.clone()));
+            }
+        }
+        for run in &self.execs {
+            add(run.output.as_fd(), read, Source::ExecOutput(run.pid));
+            if let Some(report) = &run.report {
+                add(report.as_fd(), read, Source::ExecReport(run.pid));
+            }
+        }
+        let timeout = match self.execs.iter().map(|e| e.deadline).min() {
+            None => PollTimeout::NONE,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>();
+        Ok(sources.into_iter().zip(ready).filter(|(_, ready)| *ready).map(|(source, _)| source).collect())
+    }
+
+    fn handle(&mut self, source: Source) {
+        match source {
+            Source::Listener => self.clients.accept(&self.listener),
+            Source::Children => self.reap(),
+            Source::Client(id) => {
+                self.clients.flush(id);
+                for Call { seq, request } in self.clients.read(id, self.buffer.as_mut_slice()) {
+                    if let Some(reply) = self.answer((id, seq), request) {
+                        self.clients.reply((id, seq), reply);
+                    }
+                }
+            }
+            Source::Report(id) => {
+                if let Some(verdict) = self.held.get_mut(&id).and_then(Held::listen) {
+                    self.started(&id, verdict);
+                }
+            }
+            Source::Log(id) => {
+                if let Some(logs) = self.held.get_mut(&id).and_then(|h| h.logs.as_mut()) {
+                    logs.pump(&mut self.buffer);
+                }
+            }
+            Source::Adopted(id) => {
+                let status = self.held.get(&id).and_then(Held::pidfd).and_then(Held::foreign_status);
+                self.exited(&id, status);
+            }
+            Source::ExecOutput(pid) => {
+                if let Some(run) = self.execs.iter_mut().find(|e| e.pid == pid) {
+                    run.pump(self.buffer.as_mut_slice());
+                }
+            }
+            Source::ExecReport(pid) => {
+                if let Some(run) = self.execs.iter_mut().find(|e| e.pid == pid) {
+                    run.listen();
+                }
+            }
+        }
+    }
+
+    /// `None` = answered later.
+    fn answer(&mut self, asked: (u64, u32), request: Request) -> Option<Reply> {
+        let result = match request {
+            Request::Hello { events } => {
+                if events {
+                    self.clients.subscribe(asked.0);
+                }
+                let build = env!("CARGO_PKG_VERSION").to_owned();
+                Ok(Reply::Hello { version: VERSION, pid: std::process::id() as i32, build })
+            }
+            Request::Sandbox(wanted) => sandbox::create(&self.dir, &wanted).map(|()| Reply::Done),
+            Request::RemoveSandbox { id } => self.remove_sandbox(&id),
+            Request::Start(container) => match self.start(asked, *container) {
+                Ok(()) => return None,
+                Err(failure) => Err(failure),
+            },
+            Request::Signal { id, signal, all } => self.signal(&id, signal, all),
+            Request::Remove { id } => self.remove(&id),
+            Request::List => {
+                let containers = self.held.values().map(Held::listed).collect();
+                Ok(Reply::List { containers, sandboxes: sandbox::list(&self.dir) })
+            }
+            Request::Exec(exec) => match self.exec(asked, &exec) {
+                Ok(()) => return None,
+                Err(failure) => Err(failure),
+            },
+            Request::Update { id, resources } => self.find(&id).and_then(|held| {
+                let told = |e: cgroup::CgroupError| Failure::new(FailureKind::Stage, e.to_string());
+                cgroup::update(&self.layout, &held.record.cgroup, &resources).map(|_| Reply::Done).map_err(told)
+            }),
+            Request::ReopenLog { id } => self.reopen_log(&id),
+            Request::Shutdown => self.shutdown(),
+        };
+        Some(result.unwrap_or_else(Reply::Failed))
+    }
+
+    fn find(&self, id: &str) -> Result<&Held, Failure> {
+        self.held.get(id).ok_or_else(|| Failure::new(FailureKind::NotFound, format!("container {id}: not found")))
+    }
+
+    fn start(&mut self, asked: (u64, u32), mut container: Container) -> Result<(), Failure> {
+        // Not the keeper's own, which the OOM killer spares.
+        container.process.oom_score_adj.get_or_insert(0);
+        if self.held.len() >= CONTAINERS_MAX {
+            return Err(Failure::new(
+                FailureKind::Limit,
+                format!("this keeper holds {CONTAINERS_MAX} containers already"),
+            ));
+        }
+        let held = Held::start(&self.dir, &self.layout, &container, asked)?;
+        self.held.insert(container.id, held);
+        Ok(())
+    }
+
+    fn started(&mut self, id: &str, (asked, verdict): ((u64, u32), Result<super::protocol::Started, Failure>)) {
+        let reply = match verdict {
+            Ok(started) => Reply::Started(started),
+            Err(failure) => {
+                if let Some(held) = self.held.remove(id) {
+                    self.undo(&held);
+                }
+                Reply::Failed(failure)
+            }
+        };
+        self.clients.reply(asked, reply);
+        sys::trim_heap();
+    }
+
+    /// A start that failed in the child: nothing of it stays.
+    fn undo(&self, held: &Held) {
+        if let Some(pidfd) = held.pidfd() {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL); // it is ending by itself
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(held.record.pid), None);
+        }
+        self.clean(held);
+    }
+
+    fn clean(&self, held: &Held) {
+        if !held.record.cgroup.is_empty()
+            && let Err(e) = cgroup::remove(&self.layout, &held.record.cgroup)
+        {
+            eprintln!("{e}");
+        }
+        let folder = self.dir.container(&held.record.id);
+        if let Err(e) = std::fs::remove_dir_all(&folder)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            eprintln!("remove {}: {e}", folder.display());
+        }
+    }
+
+    fn signal(&self, id: &str, signal: i32, all: bool) -> Result<Reply, Failure> {
+        let held = self.find(id)?;
+        let Some(pidfd) = held.pidfd() else { return Ok(Reply::Done) };
+        let told = |text: String| Failure::new(FailureKind::Invalid, format!("signal {signal} to {id}: {text}"));
+        if all && !held.record.cgroup.is_empty() {
+            cgroup::signal_all(&self.layout, &held.record.cgroup, signal).map_err(|e| told(e.to_string()))?;
+        }
+        match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(Reply::Done),
+            Err(e) => Err(told(crate::stages::report::cause(e))),
+        }
+    }
+
+    fn remove(&mut self, id: &str) -> Result<Reply, Failure> {
+        match self.held.get(id).map(|h| &h.phase) {
+            None => return Ok(Reply::Done),
+            Some(Phase::Exited(_)) => {}
+            Some(_) => return Err(Failure::new(FailureKind::Busy, format!("container {id}: is running"))),
+        }
+        if let Some(held) = self.held.remove(id) {
+            self.clean(&held);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn remove_sandbox(&self, id: &str) -> Result<Reply, Failure> {
+        let user = self.held.values().find(|h| h.pidfd().is_some() && h.record.sandboxes.iter().any(|s| s == id));
+        if let Some(held) = user {
+            return Err(Failure::new(
+                FailureKind::Busy,
+                format!("sandbox {id}: container {} runs in it", held.record.id),
+            ));
+        }
+        sandbox::remove(&self.dir, id);
+        Ok(Reply::Done)
+    }
+
+    fn exec(&mut self, asked: (u64, u32), exec: &Exec) -> Result<(), Failure> {
+        if self.execs.len() >= EXECS_MAX {
+            return Err(Failure::new(FailureKind::Limit, format!("{EXECS_MAX} execs run already")));
+        }
+        let held = self.find(&exec.id)?;
+        let Phase::Running { pidfd, .. } = &held.phase else {
+            return Err(Failure::new(FailureKind::Busy, format!("container {}: is not running", exec.id)));
+        };
+        let run = exec::Running::start(&self.layout, exec, pidfd, &held.record.cgroup, asked)?;
+        self.execs.push(run);
+        Ok(())
+    }
+
+    fn reopen_log(&mut self, id: &str) -> Result<Reply, Failure> {
+        self.find(id)?;
+        let logs = self.held.get_mut(id).and_then(|h| h.logs.as_mut());
+        logs.map_or(Ok(()), |l| l.file.reopen())
+            .map(|()| Reply::Done)
+            .map_err(|e| Failure::new(FailureKind::Stage, format!("reopen log of {id}: {e}")))
+    }
+
+    fn shutdown(&mut self) -> Result<Reply, Failure> {
+        let running = self.held.values().filter(|h| h.pidfd().is_some()).count();
+        if running > 0 {
+            return Err(Failure::new(FailureKind::Busy, format!("{running} containers are running")));
+        }
+        self.ending = true;
+        Ok(Reply::Done)
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.children.read_signal() {}
+        while let Some((pid, status)) = sys::reap_one() {
+            if let Some(at) = self.execs.iter().position(|e| e.pid == pid) {
+                let run = self.execs.swap_remove(at);
+                let asked = run.asked;
+                let reply = run.end(status, self.buffer.as_mut_slice());
+                self.clients.reply(asked, reply);
+                continue;
+            }
+            let id =
+                self.held.iter().find(|(_, h)| h.record.pid == pid && h.pidfd().is_some()).map(|(id, _)| id.clone());
+            if let Some(id) = id {
+                self.ended(&id, status);
+            } // else an orphan of a container, or a sandbox's helper
+        }
+    }
+
+    /// A child of ours is dead: if its stages had not ended, they have now.
+    fn ended(&mut self, id: &str, status: i32) {
+        if let Some((asked, verdict)) = self.held.get_mut(id).and_then(Held::finish_start) {
+            let failed = verdict.is_err();
+            self.started(id, (asked, verdict));
+            if failed {
+                return;
+            }
+        }
+        self.exited(id, Some(status));
+    }
+
+    fn exited(&mut self, id: &str, status: Option<i32>) {
+        let folder = self.dir.container(id);
+        let Some(held) = self.held.get_mut(id) else { return };
+        let exit: Exit = held.end(&folder, &self.layout, status, &mut self.buffer);
+        for run in self.execs.iter_mut().filter(|e| e.container == id) {
+            run.deadline = Instant::now(); // they die with it, or now
+        }
+        self.clients.tell(&Event::Exited { id: id.to_owned(), exit });
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for run in self.execs.iter_mut().filter(|e| e.deadline <= now) {
+            run.expire();
+        }
+    }
+}
+
+fn push<'a>(fds: &mut Vec<PollFd<'a>>, fd: BorrowedFd<'a>, flags: PollFlags) {
+    fds.push(PollFd::new(fd, flags));
+}

@@ -1,0 +1,160 @@
+//! The last stages: limits, user, capabilities, seccomp, and the program itself.
+
+use super::Child;
+use super::report::{self, Fault, at, errno, plain};
+use super::rooted;
+use crate::container::Seccomp;
+use crate::{identity, sys};
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, Gid, Uid};
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+/// What execve takes.
+pub(super) struct Program {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+pub(super) fn rlimits(child: &mut Child<'_>) -> Result<(), Fault> {
+    for limit in &child.container.process.rlimits {
+        match sys::set_rlimit(limit.kind, limit.soft, limit.hard) {
+            Ok(()) => {}
+            Err(Errno::EPERM) => {
+                let (_, most) = sys::get_rlimit(limit.kind).map_err(at("read rlimit", limit.kind))?;
+                sys::set_rlimit(limit.kind, limit.soft.min(most), limit.hard.min(most))
+                    .map_err(at("set rlimit", limit.kind))?;
+                child.warn(&format!(
+                    "rlimit {}: {} is above this host's hard limit {most} and raising that is not permitted (no CAP_SYS_RESOURCE)",
+                    limit.kind, limit.hard
+                ));
+            }
+            Err(e) => return Err(at("set rlimit", limit.kind)(e)),
+        }
+    }
+    Ok(())
+}
+
+/// Made if missing, as every engine does; checked to lie inside (CVE-2024-21626).
+pub(super) fn cwd(child: &mut Child<'_>) -> Result<(), Fault> {
+    let cwd = &child.container.process.cwd;
+    let cwd = if cwd.is_empty() { "/" } else { cwd };
+    if !cwd.starts_with('/') {
+        return Err(plain(format!("working directory {cwd}: must be absolute")));
+    }
+    match nix::unistd::chdir(cwd) {
+        Err(Errno::ENOENT) => {
+            let root: OwnedFd = std::fs::File::open("/").map_err(|e| at("open", "/")(errno(&e)))?.into();
+            rooted::make_dir(&root, cwd)?;
+            nix::unistd::chdir(cwd).map_err(at("enter working directory", cwd))?;
+        }
+        result => result.map_err(at("enter working directory", cwd))?,
+    }
+    match std::env::current_dir() {
+        Ok(path) if path.is_absolute() => Ok(()),
+        _ => Err(plain(format!("working directory {cwd}: lies outside the container"))),
+    }
+}
+
+pub(super) fn identity(child: &mut Child<'_>) -> Result<(), Fault> {
+    let process = &child.container.process;
+    let user = &process.user;
+    let denied = |what: &'static str| at(what, format_args!("{}:{}", user.uid, user.gid).to_string());
+    if !process.no_new_privileges {
+        seccomp(&process.seccomp)?; // needs CAP_SYS_ADMIN, so before it goes
+    }
+    let lacking =
+        identity::drop_bounding(process.capabilities.bounding).map_err(|e| plain(format!("drop capabilities: {e}")))?;
+    nix::sys::prctl::set_keepcaps(true).map_err(at("keep", "capabilities"))?;
+    let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    nix::unistd::setgroups(&groups).map_err(denied("set groups of"))?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    nix::unistd::setresgid(gid, gid, gid).map_err(denied("set group"))?;
+    nix::unistd::setresuid(uid, uid, uid).map_err(denied("set user"))?;
+    nix::sys::prctl::set_keepcaps(false).map_err(at("keep", "capabilities"))?;
+    identity::set(&process.capabilities).map_err(|e| plain(format!("set capabilities: {e}")))?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(user.umask.unwrap_or(0o022)));
+    if process.no_new_privileges {
+        nix::sys::prctl::set_no_new_privs().map_err(at("set", "no_new_privs"))?;
+        seccomp(&process.seccomp)?;
+    }
+    if lacking {
+        child.warn("capabilities: some that were asked for are not the starter's to give");
+    }
+    Ok(())
+}
+
+fn seccomp(filter: &Seccomp) -> Result<(), Fault> {
+    match filter {
+        Seccomp::None => Ok(()),
+        Seccomp::Program(program) => sys::load_seccomp(program).map_err(at("load", "seccomp filter")),
+    }
+}
+
+/// PATH search by the container's own environment, user and root, before anyone is told that the container is created.
+pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
+    let process = &child.container.process;
+    let name = process.args.first().map(String::as_str).unwrap_or_default();
+    let path = if name.contains('/') {
+        usable(name).map_err(at("exec", name))?;
+        name.to_owned()
+    } else {
+        search(name, &process.env)?
+    };
+    let text = |s: &String| CString::new(s.as_str()).map_err(|_| plain("exec: argument or variable with a NUL byte"));
+    child.program = Some(Program {
+        path: text(&path)?,
+        args: process.args.iter().map(text).collect::<Result<_, _>>()?,
+        env: process.env.iter().map(text).collect::<Result<_, _>>()?,
+    });
+    Ok(())
+}
+
+fn usable(path: &str) -> Result<(), Errno> {
+    let meta = std::fs::metadata(path).map_err(|e| errno(&e))?;
+    if meta.is_dir() {
+        return Err(Errno::EISDIR);
+    }
+    nix::unistd::access(path, AccessFlags::X_OK)
+}
+
+fn search(name: &str, env: &[String]) -> Result<String, Fault> {
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|v| v.strip_prefix("PATH="))
+        .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut denied = None;
+    for folder in path.split(':') {
+        let folder = if folder.is_empty() { "." } else { folder };
+        let candidate = format!("{folder}/{name}");
+        match usable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::EACCES) => denied = Some(candidate),
+            Err(_) => {}
+        }
+    }
+    match denied {
+        Some(path) => Err(at("exec", path)(Errno::EACCES)),
+        None => {
+            Err(Fault { what: format!("exec {name}: executable file not found in $PATH"), errno: Errno::UnknownErrno })
+        }
+    }
+}
+
+pub(super) fn exec(child: &mut Child<'_>) -> Result<(), Fault> {
+    let program = child.program.take().ok_or_else(|| plain("exec: no program"))?;
+    if let Some((mut go, result)) = child.hold.take() {
+        report::write_record(&mut child.report, report::READY, b"");
+        // From here on `start` listens; the creator may be gone.
+        child.report = result;
+        let mut byte = [0u8; 1];
+        go.read_exact(&mut byte).map_err(|e| at("wait for", "start")(errno(&e)))?;
+    }
+    report::write_record(&mut child.report, report::EXEC, b"");
+    let Err(e) = nix::unistd::execve(&program.path, &program.args, &program.env);
+    Err(at("exec", program.path.to_string_lossy())(e))
+}

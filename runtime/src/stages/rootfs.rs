@@ -1,0 +1,208 @@
+//! The root file system: overlay or folder, and the change into it.
+
+use super::Child;
+use super::options;
+use super::report::{Fault, at, errno, plain};
+use crate::container::{NamespaceKind, Rootfs};
+use crate::sys;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+const NONE: Option<&str> = None;
+/// mount(2) takes one page of options.
+const MOUNT_DATA_BYTES_MAX: usize = 4095;
+/// fsconfig(2) takes strings of 255 bytes.
+const FSCONFIG_BYTES_MAX: usize = 255;
+
+/// Nothing we mount may reach the host; what the host mounts later may reach us only where a slave mount is asked for.
+pub(super) fn propagation(child: &mut Child<'_>) -> Result<(), Fault> {
+    if !child.has(NamespaceKind::Mount) {
+        return Ok(());
+    }
+    let word = child.container.rootfs_propagation.as_deref().unwrap_or("rslave");
+    let flag = options::propagation(word).ok_or_else(|| plain(format!("rootfs propagation {word}: unknown")))?;
+    let flag = if flag.contains(MsFlags::MS_SHARED) { flag } else { MsFlags::MS_SLAVE | MsFlags::MS_REC };
+    mount(NONE, "/", NONE, flag, NONE).map_err(at("set propagation of", "/"))
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd, Fault> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(at("open rootfs", path.display()))
+}
+
+pub(super) fn root(child: &mut Child<'_>) -> Result<(), Fault> {
+    let mounts = child.has(NamespaceKind::Mount);
+    match &child.container.rootfs {
+        Rootfs::Path(path) if path == Path::new("/") => {}
+        Rootfs::Path(path) if !mounts => child.root = Some(open_path(path)?),
+        Rootfs::Path(path) => {
+            open_path(path)?;
+            mount(Some(path), path, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+                .map_err(at("bind rootfs", path.display()))?;
+            // A shared mount cannot be pivoted to, and ours shall not spread.
+            mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).map_err(at("make private", path.display()))?;
+            child.root = Some(open_path(path)?);
+        }
+        Rootfs::Overlay { .. } if !mounts => return Err(plain("overlay root file system: needs a mount namespace")),
+        Rootfs::Overlay { lower, upper, work, volatile } => {
+            let overlay = Overlay { lower, upper, work, volatile: *volatile };
+            child.root = Some(overlay.mount(child.scratch)?);
+        }
+    }
+    Ok(())
+}
+
+struct Overlay<'a> {
+    lower: &'a [PathBuf],
+    upper: &'a Path,
+    work: &'a Path,
+    volatile: bool,
+}
+
+impl Overlay<'_> {
+    fn mount(&self, target: &Path) -> Result<OwnedFd, Fault> {
+        match self.mount_by_fd(target) {
+            Ok(root) => return Ok(root),
+            // No lowerdir+ (before 6.5), no new mount API (before 5.2, emulators), or a long path.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENAMETOOLONG | Errno::EOPNOTSUPP) => {}
+            Err(e) => return Err(self.explain(e)),
+        }
+        self.mount_by_text(target)?;
+        open_path(target)
+    }
+
+    fn explain(&self, e: Errno) -> Fault {
+        let missing = self.lower.iter().map(PathBuf::as_path).chain([self.upper, self.work]).find(|p| !p.is_dir());
+        match missing {
+            Some(path) => at("mount overlay: layer", path.display())(Errno::ENOENT),
+            None => at("mount overlay on", self.upper.display())(e),
+        }
+    }
+
+    fn mount_by_fd(&self, target: &Path) -> Result<OwnedFd, Errno> {
+        let text = |p: &Path| match p.as_os_str().as_bytes() {
+            bytes if bytes.len() > FSCONFIG_BYTES_MAX => Err(Errno::ENAMETOOLONG),
+            bytes => CString::new(bytes).map_err(|_| Errno::EINVAL),
+        };
+        let mut settings: Vec<(&CStr, CString)> = vec![(c"source", c"overlay".to_owned())];
+        for layer in self.lower {
+            settings.push((c"lowerdir+", text(layer)?));
+        }
+        settings.push((c"upperdir", text(self.upper)?));
+        settings.push((c"workdir", text(self.work)?));
+        let mut tree = Err(Errno::EINVAL);
+        if self.volatile {
+            // `volatile` is a flag, which this call cannot set: mount(2) does.
+            return tree;
+        }
+        tree = sys::new_mount(c"overlay", &settings);
+        let tree = tree?;
+        let place = open(target, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        sys::attach_mount(tree.as_fd(), place.as_fd())?;
+        Ok(tree)
+    }
+
+    /// All layers in one page of text; from inside their common parent when the full paths do not fit.
+    fn mount_by_text(&self, target: &Path) -> Result<(), Fault> {
+        let full = self.text(Path::new(""));
+        if full.len() <= MOUNT_DATA_BYTES_MAX {
+            return mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(full.as_bytes()))
+                .map_err(|e| self.explain(e));
+        }
+        let parent = common_parent(self.lower);
+        let short = self.text(&parent);
+        if short.len() > MOUNT_DATA_BYTES_MAX {
+            return Err(plain(format!(
+                "mount overlay: {} layers do not fit one page of options on this kernel",
+                self.lower.len()
+            )));
+        }
+        std::env::set_current_dir(&parent).map_err(|e| at("enter", parent.display())(errno(&e)))?;
+        mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(short.as_bytes()))
+            .map_err(|e| self.explain(e))
+    }
+
+    fn text(&self, parent: &Path) -> String {
+        let lower: Vec<String> = self.lower.iter().map(|p| escape(p.strip_prefix(parent).unwrap_or(p), true)).collect();
+        let volatile = if self.volatile { ",volatile" } else { "" };
+        format!(
+            "lowerdir={},upperdir={},workdir={}{volatile}",
+            lower.join(":"),
+            escape(self.upper, false),
+            escape(self.work, false)
+        )
+    }
+}
+
+fn escape(path: &Path, colon: bool) -> String {
+    let mut text = String::new();
+    for c in path.to_string_lossy().chars() {
+        if c == '\\' || c == ',' || (colon && c == ':') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+fn common_parent(paths: &[PathBuf]) -> PathBuf {
+    let mut common = paths.first().and_then(|p| p.parent()).unwrap_or(Path::new("/")).to_owned();
+    while !paths.iter().all(|p| p.starts_with(&common)) && common.pop() {}
+    common
+}
+
+pub(super) fn pivot(child: &mut Child<'_>) -> Result<(), Fault> {
+    let Some(root) = &child.root else { return Ok(()) };
+    nix::unistd::fchdir(root).map_err(at("enter", "rootfs"))?;
+    if !child.has(NamespaceKind::Mount) {
+        nix::unistd::chroot(".").map_err(at("chroot to", "rootfs"))?;
+        return Ok(());
+    }
+    match nix::unistd::pivot_root(".", ".") {
+        Ok(()) => {
+            mount(NONE, ".", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).map_err(at("make slave", "old root"))?;
+            umount2(".", MntFlags::MNT_DETACH).map_err(at("detach", "old root"))?;
+        }
+        // The host's root is the initramfs, which cannot be pivoted away from.
+        Err(Errno::EINVAL) => {
+            mount(Some("."), "/", NONE, MsFlags::MS_MOVE, NONE).map_err(at("move rootfs to", "/"))?;
+            nix::unistd::chroot(".").map_err(at("chroot to", "rootfs"))?;
+        }
+        Err(e) => return Err(at("pivot_root to", "rootfs")(e)),
+    }
+    nix::unistd::chdir("/").map_err(at("enter", "/"))?;
+    child.root = None;
+    if let Some(flag) = child.container.rootfs_propagation.as_deref().and_then(options::propagation) {
+        mount(NONE, "/", NONE, flag, NONE).map_err(at("set propagation of", "/"))?;
+    }
+    if child.container.readonly {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        mount(NONE, "/", NONE, flags, NONE).map_err(at("make read-only", "/"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlay_options() {
+        let lower = [PathBuf::from("/s/l/a:b"), PathBuf::from("/s/l/c,d"), PathBuf::from("/s/l/e")];
+        let overlay = Overlay { lower: &lower, upper: Path::new("/u:1"), work: Path::new("/w"), volatile: true };
+        assert_eq!(
+            overlay.text(Path::new("")),
+            "lowerdir=/s/l/a\\:b:/s/l/c\\,d:/s/l/e,upperdir=/u:1,workdir=/w,volatile"
+        );
+        assert_eq!(common_parent(&lower), Path::new("/s/l"));
+        assert_eq!(common_parent(&["/a/b".into(), "/c".into()]), Path::new("/"));
+        let overlay = Overlay { volatile: false, ..overlay };
+        assert!(overlay.text(Path::new("/s/l")).starts_with("lowerdir=a\\:b:c"));
+    }
+}

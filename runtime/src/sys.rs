@@ -1,0 +1,292 @@
+//! The system calls that neither std nor nix has, each behind a safe function. The only `unsafe` of the crate.
+#![allow(unsafe_code)]
+
+use nix::errno::Errno;
+use std::ffi::{CStr, c_int, c_long, c_uint};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// `struct clone_args` of linux/sched.h, size VER2 (5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+pub(crate) const CLONE_NEWTIME: u64 = 0x80;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+pub(crate) enum Cloned {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+fn check(result: c_long) -> Result<c_long, Errno> {
+    Errno::result(result)
+}
+
+/// A fork with namespaces: the child goes on here with a copy of everything.
+pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
+    let mut pidfd: c_int = -1;
+    let mut args = CloneArgs {
+        flags: flags | CLONE_PIDFD,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: no CLONE_VM and no stack given, so this is fork(2): the child runs on its own copy of this stack. Only single-threaded
+    // programs of ours (the keeper, mote-oci) come here, so no lock is held by a thread that the child lacks. `args` and `pidfd`
+    // outlive the call; the kernel writes one int to `pidfd`, and only in the parent's memory.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the call succeeded with CLONE_PIDFD, so `pidfd` is a fresh descriptor nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent { pid: pid as i32, pidfd })
+}
+
+/// Plain fork of a single-threaded program: true in the child.
+pub(crate) fn fork() -> Result<bool, Errno> {
+    // SAFETY: called by the daemon start before any thread exists, and by the sandbox init, which is single-threaded.
+    let result = unsafe { nix::unistd::fork() }?;
+    Ok(result.is_child())
+}
+
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: two integers; the result is a fresh descriptor.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0 as c_uint) })?;
+    // SAFETY: just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: integers and a null siginfo, which the kernel fills as kill(2) does.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0 as c_uint)
+    })
+    .map(drop)
+}
+
+/// `struct pidfd_info` up to `exit_code` (linux/pidfd.h, size VER0).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup_id: u64,
+    numbers: [u32; 11],
+    exit_code: i32,
+}
+
+/// Wait status of a process that is not our child, once it has been reaped; kernels from 6.15 on.
+pub(crate) fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // _IOWR(0xFF, 11, struct pidfd_info); the two direction bits come to the same value on every architecture of ours.
+    let request = (3u64 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xff << 8) | 11;
+    // SAFETY: the size in the request is that of `info`, which the kernel fills no further.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), request as _, &raw mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// Marks every descriptor from `first` up close-on-exec; kernels before 5.11 get the slow way.
+pub(crate) fn close_on_exec_from(first: u32) {
+    const CLOSE_RANGE_CLOEXEC: c_uint = 4;
+    // SAFETY: integers only; no descriptor is closed, so no Rust owner is surprised.
+    let result = check(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, CLOSE_RANGE_CLOEXEC) });
+    if result.is_err() {
+        for fd in first..4096 {
+            // SAFETY: sets one flag; EBADF for those that are not open.
+            unsafe { libc::fcntl(fd as c_int, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
+/// For a daemon that owns nothing yet: really closes them.
+pub(crate) fn close_from(first: u32) {
+    // SAFETY: called at the start of the keeper, before any descriptor from `first` up has an owner in this process.
+    let result = check(unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0 as c_uint) });
+    if result.is_err() {
+        for fd in first..4096 {
+            // SAFETY: as above.
+            unsafe { libc::close(fd as c_int) };
+        }
+    }
+}
+
+pub(crate) fn set_rlimit(kind: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: pid 0 = self; reads one rlimit64.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, kind, &raw const limit, std::ptr::null_mut::<u8>()) })
+        .map(drop)
+}
+
+pub(crate) fn get_rlimit(kind: u32) -> Result<(u64, u64), Errno> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: pid 0 = self; writes one rlimit64.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, kind, std::ptr::null::<u8>(), &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// A new mount of `fstype`, configured by `(key, value)`, not yet attached anywhere.
+pub(crate) fn new_mount(fstype: &CStr, options: &[(&CStr, std::ffi::CString)]) -> Result<OwnedFd, Errno> {
+    const CONFIG_STRING: c_uint = 1;
+    const CONFIG_CREATE: c_uint = 6;
+    const CLOEXEC: c_uint = 1;
+    // SAFETY: a NUL-terminated name; the result is a fresh descriptor.
+    let context = unsafe {
+        let fd = check(libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), CLOEXEC))?;
+        OwnedFd::from_raw_fd(fd as RawFd)
+    };
+    let configure = |command: c_uint, key: *const libc::c_char, value: *const libc::c_char| {
+        // SAFETY: key and value are null or NUL-terminated and outlive the call.
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0 as c_int) })
+    };
+    for (key, value) in options {
+        configure(CONFIG_STRING, key.as_ptr(), value.as_ptr())?;
+    }
+    configure(CONFIG_CREATE, std::ptr::null(), std::ptr::null())?;
+    // SAFETY: integers only; a fresh descriptor.
+    let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0 as c_uint) })?;
+    // SAFETY: just made.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Attaches a mount made by [`new_mount`] at the folder or file `target` stands for.
+pub(crate) fn attach_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    const FROM_EMPTY: c_uint = 0x4;
+    const TO_EMPTY: c_uint = 0x40;
+    // SAFETY: two descriptors and two empty strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            FROM_EMPTY | TO_EMPTY,
+        )
+    })
+    .map(drop)
+}
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// mount_setattr(2) with AT_RECURSIVE: the `rro`, `rnosuid`, … options. 5.12 and later.
+pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<(), Errno> {
+    const AT_RECURSIVE: c_uint = 0x8000;
+    let attr = MountAttr { set, clear, propagation: 0, userns_fd: 0 };
+    // SAFETY: a descriptor, an empty string, and a struct whose size is given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as c_uint | AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Loads classic BPF as a seccomp filter of this process. `program` is a whole number of `struct sock_filter` in native layout.
+pub(crate) fn load_seccomp(program: &[u8]) -> Result<(), Errno> {
+    const SET_MODE_FILTER: c_uint = 1;
+    let length = u16::try_from(program.len() / 8).map_err(|_| Errno::EINVAL)?;
+    if length == 0 || !program.len().is_multiple_of(8) {
+        return Err(Errno::EINVAL);
+    }
+    // sock_filter needs 4-byte alignment, which a byte slice need not have.
+    let mut words: Vec<u64> = vec![0; usize::from(length)];
+    for (word, bytes) in words.iter_mut().zip(program.as_chunks::<8>().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    let fprog = libc::sock_fprog { len: length, filter: words.as_mut_ptr().cast() };
+    // SAFETY: `fprog` names `length` instructions of 8 bytes each, alive in `words`; the kernel copies and verifies them.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0 as c_uint, &raw const fprog) }).map(drop)
+}
+
+/// Sets IFF_UP on `lo` of this process's network namespace.
+pub(crate) fn loopback_up() -> Result<(), Errno> {
+    // SAFETY: an ordinary socket; the descriptor is fresh.
+    let socket = unsafe {
+        let fd = check(c_long::from(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)))?;
+        OwnedFd::from_raw_fd(fd as RawFd)
+    };
+    // SAFETY: ifreq is plain data for which zeroes are valid; both ioctls read and write this one struct, whose name is NUL-terminated.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+            *to = from as libc::c_char;
+        }
+        check(c_long::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request)))?;
+        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        check(c_long::from(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request)))?;
+    }
+    Ok(())
+}
+
+/// Empty signal mask and default actions, as a fresh program expects them.
+pub(crate) fn signal_mask_clear() {
+    // SAFETY: an empty set is valid for sigprocmask; default actions hold no pointers. Called in a fresh child before exec.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        for signal in 1..65 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Ends a cloned child without running the parent's exit handlers.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives freed heap pages back to the kernel (glibc keeps them; musl returns them itself).
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes an integer, touches only free memory of the allocator; we are single-threaded.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// One dead child of ours with its wait status, without waiting.
+pub(crate) fn reap_one() -> Option<(i32, i32)> {
+    let mut status = 0;
+    // SAFETY: writes one int.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid, status))
+}
+
+/// Whether clone3 is there and allowed, without cloning: a size of zero is refused as EINVAL by a kernel that knows the call.
+pub(crate) fn clone3_exists() -> bool {
+    // SAFETY: a null pointer of size 0, which the kernel refuses before it reads anything.
+    let result = check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0usize) });
+    result == Err(Errno::EINVAL)
+}

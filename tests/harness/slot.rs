@@ -1,0 +1,56 @@
+//! Ports and address ranges nobody else on the machine uses.
+//!
+//! Slot N is held by a lock on a file for as long as the guard lives; the kernel lets go of it when the process dies, however it dies.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+
+const SLOTS: u16 = 60;
+const PORT_BASE: u16 = 21_000;
+const PORTS_PER_SLOT: u16 = 20;
+
+pub struct Slot {
+    pub number: u16,
+    _lock: File,
+}
+
+impl Slot {
+    pub fn take() -> Slot {
+        for number in 0..SLOTS {
+            let path = std::env::temp_dir().join(format!("mote-test-slot.{number}"));
+            let Ok(file) = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path) else {
+                continue;
+            };
+            if file.try_lock().is_ok() {
+                return Slot { number, _lock: file };
+            }
+        }
+        panic!("all {SLOTS} test slots are taken");
+    }
+
+    /// One of the slot's ports.
+    pub fn port(&self, offset: u16) -> u16 {
+        assert!(offset < PORTS_PER_SLOT, "a slot has {PORTS_PER_SLOT} ports");
+        PORT_BASE + self.number * PORTS_PER_SLOT + offset
+    }
+
+    /// The pods' range.
+    pub fn cluster_cidr(&self) -> String {
+        format!("10.{}.0.0/16", 130 + 2 * self.number)
+    }
+
+    /// The Services' range.
+    pub fn service_cidr(&self) -> String {
+        format!("10.{}.0.0/16", 131 + 2 * self.number)
+    }
+
+    /// What addresses of the pods start with.
+    pub fn pod_prefix(&self) -> String {
+        format!("10.{}.", 130 + 2 * self.number)
+    }
+
+    /// What cluster addresses of Services start with.
+    pub fn service_prefix(&self) -> String {
+        format!("10.{}.", 131 + 2 * self.number)
+    }
+}

@@ -1,0 +1,9 @@
+//! Other people's programs, unchanged, against ours: kubectl of three releases, skopeo, umoci and docker-registry.
+#![allow(clippy::indexing_slicing)] // a field of a JSON object that is not there reads as null
+#![allow(unreachable_pub)]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod image_tools;
+mod kubectl;
