@@ -113,6 +113,10 @@ impl Cluster {
                     &name,
                     "--cgroup-parent",
                     &parent,
+                    "--cluster-cidr",
+                    &cluster_cidr,
+                    "--service-cidr",
+                    &service_cidr,
                 ],
             );
         }

@@ -18,7 +18,7 @@ fn every_pod_has_its_own_address_and_reaches_the_others_and_the_host() {
     for pod in [&a, &b] {
         assert!(wait_http(pod_ip(pod), 8080, "/").contains("busybox"));
     }
-    let script = format!("wget -q -T 5 -O - http://{}:8080/ && ip -4 -o addr | wc -l; {IDLE}", pod_ip(&b));
+    let script = format!("timeout 5 wget -q -O - http://{}:8080/ && ip -4 -o addr | wc -l; {IDLE}", pod_ip(&b));
     node.kubectl().apply(&shell("client", &registry, &script));
     node.wait_pod_ready("client", 20);
     let mut said = String::new();

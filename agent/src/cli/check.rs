@@ -37,11 +37,15 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     }
     let findings = check();
     if json {
-        let list: Vec<_> = findings.iter().map(|f| serde_json::json!({"level": word(f), "what": f.what, "says": f.says, "fix": f.fix})).collect();
+        let list: Vec<_> = findings
+            .iter()
+            .map(|f| serde_json::json!({"level": word(f), "what": f.what, "says": f.says, "fix": f.fix}))
+            .collect();
         println!("{}", serde_json::Value::Array(list));
     } else {
         for finding in &findings {
-            println!("{:8} {}: {}", word(finding), finding.what, finding.says);
+            let colon = if finding.says.is_empty() { "" } else { ": " };
+            println!("{:8} {}{colon}{}", word(finding), finding.what, finding.says);
             if !finding.fix.is_empty() {
                 println!("         {}", finding.fix);
             }

@@ -94,10 +94,10 @@ async fn serve(options: &Options, instance: &Instance) -> Result<(), String> {
     config.service_cidr = options.service_cidr;
     if let Some(address) = options.advertise {
         config.advertise = address;
-    } else if options.listen.ip().is_unspecified() {
-        if let Ok(Some(address)) = crate::net::node_address() {
-            config.advertise = IpAddr::V4(address);
-        }
+    } else if options.listen.ip().is_unspecified()
+        && let Ok(Some(address)) = crate::net::node_address()
+    {
+        config.advertise = IpAddr::V4(address);
     }
     config.node_grace_seconds = options.node_grace.unwrap_or(config.node_grace_seconds);
     config.eviction_seconds = options.eviction.unwrap_or(config.eviction_seconds);
