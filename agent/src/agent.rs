@@ -204,7 +204,7 @@ impl Agent {
                 .collect();
             let object = serde_json::json!({
                 "metadata": {"name": label("pod"), "namespace": label("namespace"), "uid": uid},
-                "spec": {"containers": names, "terminationGracePeriodSeconds": 30}});
+                "spec": {"containers": names, "terminationGracePeriodSeconds": label("grace").parse().unwrap_or(30u64)}});
             match Pod::read(Rc::new(object), Source::Nobody) {
                 Ok(mut pod) => {
                     log::info!("pod {} is no longer wanted: ends", pod.key());

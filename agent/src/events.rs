@@ -90,9 +90,9 @@ impl Events {
         });
         // A newer count of an event that still waits replaces it.
         if let Some(waiting) = state.queue.iter_mut().find(|pending| pending.name == event_name) {
-            let first = waiting.event["firstTimestamp"].clone();
+            let first = str_at(&waiting.event, &["firstTimestamp"]).to_owned();
             waiting.event = event;
-            waiting.event["firstTimestamp"] = first;
+            mote_api::tree::set(&mut waiting.event, &["firstTimestamp"], first.into());
         } else {
             if state.queue.len() >= QUEUE_MAX {
                 state.queue.pop_front();

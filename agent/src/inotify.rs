@@ -15,14 +15,14 @@ impl AsRawFd for Source {
 }
 
 /// Changes in one folder.
-pub struct Watch(AsyncFd<Source>);
+pub(crate) struct Watch(AsyncFd<Source>);
 
 impl Watch {
     /// Of files made, written, moved and removed right in `folder`.
     ///
     /// # Errors
     /// When the folder does not exist, or the user's limit of watches is reached.
-    pub fn new(folder: &Path) -> std::io::Result<Watch> {
+    pub(crate) fn new(folder: &Path) -> std::io::Result<Watch> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let what = AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_CREATE
@@ -37,7 +37,7 @@ impl Watch {
     }
 
     /// Returns when something has changed since the last call (several changes may count as one).
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         loop {
             let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
             let any = ready.get_inner().0.read_events().is_ok_and(|events| !events.is_empty());

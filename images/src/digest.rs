@@ -36,9 +36,16 @@ impl DiffId {
     }
 }
 
-/// Bytes in, digest out.
-#[derive(Default, Clone)]
-pub struct Hasher(sha2::Sha256);
+/// Bytes in, digest out. Layers go through ring: on processors without SHA instructions its assembler is twice as fast as the portable
+/// code of `sha2`, which hashes the small documents.
+#[derive(Clone)]
+pub struct Hasher(ring::digest::Context);
+
+impl Default for Hasher {
+    fn default() -> Hasher {
+        Hasher(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
 
 impl Hasher {
     /// Take more bytes.
@@ -47,11 +54,16 @@ impl Hasher {
     }
     /// The digest of transferred bytes.
     pub fn digest(self) -> Digest {
-        Digest(self.0.finalize().into())
+        Digest(self.finish())
     }
     /// The identity of an uncompressed archive.
     pub fn diff_id(self) -> DiffId {
-        DiffId(self.0.finalize().into())
+        DiffId(self.finish())
+    }
+    fn finish(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.finish().as_ref());
+        bytes
     }
 }
 

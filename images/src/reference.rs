@@ -1,5 +1,5 @@
 //! Image references as Docker writes them: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`. The first component is a host when it contains a dot
-//! or a colon, is `localhost`, or has an upper-case letter; otherwise the image is Docker Hub's, and one without a folder is `library/`'s.
+//! or a colon or is `localhost`; otherwise the image is Docker Hub's, and one without a folder is `library/`'s.
 //! Grammar and lengths: distribution/reference and the OCI distribution specification ("Pulling manifests").
 
 use std::fmt;
@@ -136,7 +136,7 @@ impl FromStr for Reference {
 }
 
 fn looks_like_host(first: &str) -> bool {
-    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 fn normal_host(text: &str) -> Option<String> {
@@ -246,6 +246,7 @@ mod tests {
             "nginx:",
             "nginx@",
             "Nginx",
+            "A/0",
             "library/Nginx",
             "a//b",
             "a/",

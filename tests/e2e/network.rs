@@ -1,7 +1,9 @@
 //! The pod network.
 
+use std::process::Command;
+
 use crate::harness::node::{pod_ip, wait_http};
-use crate::harness::{Node, Registry};
+use crate::harness::{Node, Registry, machine, until};
 use crate::{IDLE, shell};
 
 const SERVER: &str = "exec httpd -f -p 8080 -h /www";
@@ -18,7 +20,7 @@ fn every_pod_has_its_own_address_and_reaches_the_others_and_the_host() {
     for pod in [&a, &b] {
         assert!(wait_http(pod_ip(pod), 8080, "/").contains("busybox"));
     }
-    let script = format!("wget -q -T 5 -O - http://{}:8080/ && ip -4 -o addr | wc -l; {IDLE}", pod_ip(&b));
+    let script = format!("timeout 5 wget -q -O - http://{}:8080/ && ip -4 -o addr | wc -l; {IDLE}", pod_ip(&b));
     node.kubectl().apply(&shell("client", &registry, &script));
     node.wait_pod_ready("client", 20);
     let mut said = String::new();
@@ -51,4 +53,34 @@ fn pods_find_each_other_by_their_own_names_and_resolvers() {
     assert!(said.contains(pod_ip(&pod)), "/etc/hosts names the pod: {said}");
     assert!(said.contains("search default.svc.cluster.local svc.cluster.local cluster.local"), "{said}");
     assert!(said.contains("ndots:5"), "{said}");
+}
+
+#[test]
+fn a_pod_reaches_the_kubernetes_service_and_its_certificate_is_valid_for_that_address() {
+    let registry = Registry::with_images();
+    let mut node = Node::up();
+    node.kubectl().apply(&shell("client", &registry, IDLE));
+    node.wait_pod_ready("client", 20);
+    let service = node.kubectl().object("service", "kubernetes").expect("seeded")["spec"]["clusterIP"].clone();
+    let url = format!("https://{}/healthz", service.as_str().expect("cluster IP"));
+    let ca = node.data_dir().join("pki/ca.crt");
+    for run in ["first", "second"] {
+        let marker = format!("/{}/pod", node.traces.cgroup_parent);
+        let inside = machine::processes().into_iter().find(|p| p.cgroups.contains(&marker)).expect("the pod's process");
+        until(&format!("{url} from the pod, {run} start"), 15, || {
+            let out = Command::new("nsenter")
+                .args(["-n", "-t", &inside.pid.to_string(), "curl", "-s", "--noproxy", "*", "-m", "3", "--cacert"])
+                .arg(&ca)
+                .arg(&url)
+                .output()
+                .expect("curl");
+            (String::from_utf8_lossy(&out.stdout) == "ok").then_some(())
+        });
+        let slice = node.kubectl().object("endpointslice", "kubernetes").expect("published");
+        let address = slice["endpoints"][0]["addresses"][0].as_str().expect("address").to_owned();
+        assert!(address.starts_with(&node.slot.pod_prefix()) && address.ends_with(".1"), "the gateway, not {address}");
+        node.stop(nix::sys::signal::Signal::SIGKILL);
+        node.start();
+        node.wait_ready();
+    }
 }

@@ -111,5 +111,6 @@ fn the_demo_serves_a_page_with_no_registry_and_ctrl_c_leaves_nothing() {
         address.rsplit_once(':').map_or((address.as_str(), 80), |(host, port)| (host, port.parse().expect("port")));
     assert!(wait_http(host, port, "/").contains("mote"));
     node.stop(Signal::SIGINT);
+    crate::harness::eventually(3, || node.traces.all().is_empty().then_some(())); // the keeper is about to end
     assert_eq!(node.traces.all(), Vec::<String>::new(), "left by Ctrl-C of the demo");
 }

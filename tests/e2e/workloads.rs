@@ -50,7 +50,7 @@ fn a_deployment_behind_a_service_is_reached_from_the_node_and_by_name_from_a_pod
     wait_http(&ip, 80, "/");
     until("all three pods to answer at the Service", 20, || (answers(&ip, 30).len() == 3).then_some(()));
     let script = format!(
-        "for n in web web.default web.default.svc.cluster.local; do wget -q -T 5 -O - http://$n/ || echo failed $n; done; {IDLE}"
+        "for n in web web.default web.default.svc.cluster.local; do timeout 5 wget -q -O - http://$n/ || echo failed $n; done; {IDLE}"
     );
     node.kubectl().apply(&shell("client", &registry, &script));
     node.wait_pod_ready("client", 20);

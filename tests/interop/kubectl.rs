@@ -1,7 +1,7 @@
 //! The everyday commands of kubectl 1.20, 1.32 and 1.36.
 
 use crate::harness::kubectl::RELEASES;
-use crate::harness::{Kubectl, Node, Registry, until};
+use crate::harness::{Kubectl, Node, Registry, eventually, until};
 
 fn each_release(test: impl Fn(&Node, &Kubectl, &Registry)) {
     let registry = Registry::with_images();
@@ -71,10 +71,11 @@ fn followed_logs_and_watches_stream() {
             until("followed logs", 10, || Some(logs.so_far()).filter(|text| text.starts_with("line 0\nline 1\n")));
         until("more of the followed logs", 10, || (logs.so_far().len() > first.len()).then_some(()));
         kubectl.ok(&["delete", "pod", "talker"]);
-        until("the watch to show the life of the pod", 10, || {
+        let whole = eventually(10, || {
             let text = watch.so_far();
             ["Pending", "Running", "Terminating"].iter().all(|status| text.contains(status)).then_some(())
         });
+        assert!(whole.is_some(), "the watch shows the life of the pod: {}", watch.so_far());
     });
 }
 

@@ -37,7 +37,10 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     }
     let findings = check();
     if json {
-        let list: Vec<_> = findings.iter().map(|f| serde_json::json!({"level": word(f), "what": f.what, "says": f.says, "fix": f.fix})).collect();
+        let list: Vec<_> = findings
+            .iter()
+            .map(|f| serde_json::json!({"level": word(f), "what": f.what, "says": f.says, "fix": f.fix}))
+            .collect();
         println!("{}", serde_json::Value::Array(list));
     } else {
         for finding in &findings {

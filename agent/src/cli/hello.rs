@@ -33,6 +33,9 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = [0u8; REQUEST_BYTES_MAX];
     let n = stream.read(&mut request)?;
+    if n == 0 {
+        return Ok(()); // a TCP probe: connected, asked nothing, gone
+    }
     let text = String::from_utf8_lossy(request.get(..n).unwrap_or_default()).into_owned();
     println!("{} {}", stream.peer_addr()?, text.lines().next().unwrap_or_default());
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "?".into());

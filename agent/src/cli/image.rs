@@ -53,7 +53,7 @@ struct Args {
 }
 
 /// Runs `mote image …`; the parser stands behind `image`.
-pub fn run(parser: lexopt::Parser) -> ExitCode {
+pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
     match parse(parser) {
         Ok(None) => {
             print!("{HELP}");

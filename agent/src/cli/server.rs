@@ -97,10 +97,10 @@ async fn serve(options: &Options, instance: &Instance) -> Result<(), String> {
     config.service_cidr = options.service_cidr;
     if let Some(address) = options.advertise {
         config.advertise = address;
-    } else if options.listen.ip().is_unspecified() {
-        if let Ok(Some(address)) = crate::net::node_address() {
-            config.advertise = IpAddr::V4(address);
-        }
+    } else if options.listen.ip().is_unspecified()
+        && let Ok(Some(address)) = crate::net::node_address()
+    {
+        config.advertise = IpAddr::V4(address);
     }
     options.patience.apply(&mut config);
     let server = minicp::Server::start(config, Rc::new(minicp::SystemClock)).await;

@@ -189,10 +189,12 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         println!("\nremoving the demo");
         remove_demo(&running, &admin).await;
         running.agent.closing.set(true);
+        log::set_max_level(log::LevelFilter::Error);
         server.stop().await;
         super::down::clear(instance, Duration::from_secs(5)).await?;
     } else {
         running.agent.closing.set(true);
+        log::set_max_level(log::LevelFilter::Error); // watches that end are no news now
         let pods = running.agent.pods();
         server.stop().await;
         println!(

@@ -227,7 +227,7 @@ fn pressure_words(
 }
 
 fn quantity_milli(milli: u64) -> String {
-    if milli % 1000 == 0 { (milli / 1000).to_string() } else { format!("{milli}m") }
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") }
 }
 
 /// Whether two statuses say the same but for the heartbeat (and free space that moved a little).

@@ -507,10 +507,10 @@ fn clear_folder(agent: &Agent, id: &str) {
 }
 
 async fn remove_run(agent: &Rc<Agent>, memory: &mut Memory, container: &str, id: &str) {
-    if let Err(error) = agent.keeper.remove(id).await {
-        if error.kind() != Some(mote_runtime::keeper::protocol::FailureKind::NotFound) {
-            log::warn!("remove container {id}: {error}");
-        }
+    if let Err(error) = agent.keeper.remove(id).await
+        && error.kind() != Some(mote_runtime::keeper::protocol::FailureKind::NotFound)
+    {
+        log::warn!("remove container {id}: {error}");
     }
     if let Some(runs) = memory.stillborn.get_mut(container) {
         runs.retain(|run| run.id != id);

@@ -223,10 +223,11 @@ pub fn short(span: Duration) -> String {
 /// Whether the pod has done all it ever will: `Some(true)` when every app container ended with 0.
 pub fn outcome(pod: &Pod, facts: &Facts) -> Option<bool> {
     for init in pod.containers.iter().filter(|wanted| wanted.role == Role::Init) {
-        if let Some(exit) = facts.newest(&init.name).and_then(Instance::exit) {
-            if exit.code != 0 && !restarts(pod, init, exit) {
-                return Some(false);
-            }
+        if let Some(exit) = facts.newest(&init.name).and_then(Instance::exit)
+            && exit.code != 0
+            && !restarts(pod, init, exit)
+        {
+            return Some(false);
         }
     }
     let mut all_well = true;

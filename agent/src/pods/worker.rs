@@ -198,15 +198,15 @@ fn current(slot: &Slot) -> Rc<Pod> {
     if !slot.vanished.get() {
         return pod;
     }
-    if pod.deleting.is_none() || pod.source == Source::Api {
-        if let Ok(mut ending) = Pod::read(pod.object.clone(), pod.source) {
-            // Force-deleted from the API: no grace is left to ask for; a manifest that went away: the pod's own.
-            ending.deleting = Some(match pod.source {
-                Source::Api => Duration::from_secs(1).min(pod.grace),
-                Source::Static | Source::Nobody => pod.grace,
-            });
-            return Rc::new(ending);
-        }
+    if (pod.deleting.is_none() || pod.source == Source::Api)
+        && let Ok(mut ending) = Pod::read(pod.object.clone(), pod.source)
+    {
+        // Force-deleted from the API: no grace is left to ask for; a manifest that went away: the pod's own.
+        ending.deleting = Some(match pod.source {
+            Source::Api => Duration::from_secs(1).min(pod.grace),
+            Source::Static | Source::Nobody => pod.grace,
+        });
+        return Rc::new(ending);
     }
     pod
 }

@@ -68,10 +68,10 @@ impl Filter {
     /// Appends what this line gives; false when the limit is reached.
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(line) = parse(line) else { return true };
-        if let Some(since) = self.options.since {
-            if clock::parse(line.time).is_none_or(|time| time < since) {
-                return true;
-            }
+        if let Some(since) = self.options.since
+            && clock::parse(line.time).is_none_or(|time| time < since)
+        {
+            return true;
         }
         let start = out.len();
         if self.options.timestamps && !self.within_line {
@@ -175,10 +175,10 @@ pub async fn send(
     loop {
         // Asked before the last read: what was written until the end is then read.
         let over = ended();
-        if let Some(file) = &mut open {
-            if !pump(file, &mut at, &mut pending, &mut filter, &sender).await? {
-                return Ok(());
-            }
+        if let Some(file) = &mut open
+            && !pump(file, &mut at, &mut pending, &mut filter, &sender).await?
+        {
+            return Ok(());
         }
         if rotated(open.as_ref(), live) {
             open = File::open(live).ok();

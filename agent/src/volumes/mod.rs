@@ -184,11 +184,11 @@ fn files(pod: &Pod, source: &Value, kind: &str, content: &Content<'_>) -> Result
                     keyed(part, source, str_at(part, &["name"]), true, pod, content, &mut out)?;
                 } else if let Some(part) = at(part, &["downwardAPI"]) {
                     downward(part, source, pod, content, &mut out)?;
-                } else if let Some(part) = at(part, &["serviceAccountToken"]) {
-                    if let Some(token) = content.tokens.get(str_at(part, &["audience"])) {
-                        let file = File { bytes: token.as_bytes().to_vec(), mode: mode_of(&Value::Null, source) };
-                        out.insert(str_at(part, &["path"]).to_owned(), file);
-                    }
+                } else if let Some(part) = at(part, &["serviceAccountToken"])
+                    && let Some(token) = content.tokens.get(str_at(part, &["audience"]))
+                {
+                    let file = File { bytes: token.as_bytes().to_vec(), mode: mode_of(&Value::Null, source) };
+                    out.insert(str_at(part, &["path"]).to_owned(), file);
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use mote_api::kind::Kind;
-use mote_api::tree::{Value, json};
+use mote_api::tree::{Value, json, set};
 
 use crate::store::Entry;
 
@@ -127,9 +127,9 @@ pub(crate) fn events_core(event: &mut Value) {
 pub(crate) fn list_meta(revision: u64, token: Option<String>, remaining: Option<u64>) -> Value {
     let mut meta = json!({"resourceVersion": revision.to_string()});
     if let Some(token) = token {
-        meta["continue"] = token.into();
+        set(&mut meta, &["continue"], token.into());
         if let Some(remaining) = remaining {
-            meta["remainingItemCount"] = remaining.into();
+            set(&mut meta, &["remainingItemCount"], remaining.into());
         }
     }
     meta

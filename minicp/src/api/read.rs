@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mote_api::kind::Kind;
 use mote_api::status::Status;
-use mote_api::tree::{Value, json};
+use mote_api::tree::{Value, json, set};
 
 use super::client::EventType;
 use super::request::{Filter, Query};
@@ -20,9 +20,12 @@ const PARSED_MAX: usize = 16;
 /// Bytes of a continue token.
 const TOKEN_BYTES_MAX: usize = 1024;
 
+/// An object of a key as it was written by a revision.
+type Parsed = (Revision, Rc<str>, Rc<Value>);
+
 /// What the last changes look like as trees, shared by all who watch.
 #[derive(Default)]
-pub(crate) struct ParsedCache(RefCell<VecDeque<(Revision, Rc<str>, Rc<Value>)>>);
+pub(crate) struct ParsedCache(RefCell<VecDeque<Parsed>>);
 
 impl ParsedCache {
     fn get(&self, kind: &Kind, key: &Rc<str>, entry: &Entry) -> Rc<Value> {
@@ -227,7 +230,8 @@ impl ApiWatch {
 pub(crate) fn bookmark(kind: &Kind, revision: Revision, initial_end: bool) -> Value {
     let mut object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"resourceVersion": revision.0.to_string()}});
     if initial_end {
-        object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        let mark = json!({"k8s.io/initial-events-end": "true"});
+        set(&mut object, &["metadata", "annotations"], mark);
     }
     object
 }

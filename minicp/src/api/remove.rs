@@ -33,7 +33,7 @@ pub(crate) fn may_go(kind: &Kind, object: &Value) -> bool {
     meta::is_deleting(object)
         && meta::finalizers(object).next().is_none()
         && i64_at(object, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
-        && !(kind.is("", "Namespace") && !list_at(object, &["spec", "finalizers"]).is_empty())
+        && (!kind.is("", "Namespace") || list_at(object, &["spec", "finalizers"]).is_empty())
 }
 
 fn grace(kind: &Kind, object: &Value, options: &DeleteOptions) -> i64 {

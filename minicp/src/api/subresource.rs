@@ -10,7 +10,7 @@ use mote_api::tree::{Value, as_i64, at, json, list_at, set, slot, str_at};
 use super::client::DeleteOptions;
 use super::patch::{PatchType, patched};
 use super::request::{Verb, WriteOptions};
-use super::write::{Place, Written};
+use super::write::Place;
 use super::{Api, object};
 use crate::auth::{Attributes, UserInfo, authorize};
 
@@ -207,9 +207,4 @@ fn scale_of(object: &Value) -> Value {
         "spec": {"replicas": at(object, &["spec", "replicas"]).cloned().unwrap_or(json!(1))},
         "status": {"replicas": at(object, &["status", "replicas"]).cloned().unwrap_or(json!(0)), "selector": selector},
     })
-}
-
-/// A created object of a create-only kind with no home (Binding by the old path).
-pub(crate) fn as_written(value: Value) -> Written {
-    Written { value, warnings: Vec::new(), created: true }
 }

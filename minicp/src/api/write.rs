@@ -11,6 +11,9 @@ use super::request::WriteOptions;
 use super::{Api, OBJECT_BYTES_MAX, WRITE_TRIES_MAX, admit, class_of, object, refused, remove as removal};
 use crate::store::{Class, CommitError, Entry, Guard, Op, Revision, Txn};
 
+/// Bytes of `generateName` that are used: a label less the suffix (upstream's `maxGeneratedNameLength`).
+const GENERATED_BASE_MAX: usize = 58;
+
 /// An object as it stands after a write, and what the writer should hear.
 pub(crate) struct Written {
     pub value: Value,
@@ -54,7 +57,7 @@ impl Api {
         loop {
             let mut new = obj.clone();
             if generated {
-                let base = base.get(..base.floor_char_boundary(58)).unwrap_or(&base);
+                let base = base.get(..GENERATED_BASE_MAX).unwrap_or(&base);
                 set(&mut new, &["metadata", "name"], format!("{base}{}", self.name_suffix()).into());
             }
             match self.create_named(kind, ns, new, options).await {

@@ -2,7 +2,7 @@
 
 use mote_api::kind::{Kind, Registry};
 use mote_api::status::Status;
-use mote_api::tree::{Value, json};
+use mote_api::tree::{Value, json, set};
 
 use super::App;
 use super::answer::{self, Answer};
@@ -51,8 +51,8 @@ pub(super) fn answer(app: &App, asked: &Asked, registry: &Registry, path: &str) 
             let groups = groups(registry);
             let (name, versions) = groups.into_iter().find(|(g, _)| *g == name).ok_or_else(Status::no_such_resource)?;
             let mut value = group(name, &versions);
-            value["kind"] = "APIGroup".into();
-            value["apiVersion"] = "v1".into();
+            set(&mut value, &["kind"], "APIGroup".into());
+            set(&mut value, &["apiVersion"], "v1".into());
             value
         }
         (Some("api"), Some(version), None, _) => resources(registry, "", version)?,
@@ -101,18 +101,18 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Result<Value, S
     for kind in registry.all().iter().filter(|k| k.group == group && k.version == version) {
         let mut row = json!({"name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind, "verbs": kind.verbs.names()});
         if !kind.short_names.is_empty() {
-            row["shortNames"] = json!(kind.short_names);
+            set(&mut row, &["shortNames"], json!(kind.short_names));
         }
         if !kind.categories.is_empty() {
-            row["categories"] = json!(kind.categories);
+            set(&mut row, &["categories"], json!(kind.categories));
         }
         list.push(row);
         for sub in &kind.subresources {
             let (g, v, k, verbs) = subresource(kind, sub);
             let mut row = json!({"name": format!("{}/{sub}", kind.plural), "singularName": "", "namespaced": kind.namespaced, "kind": k, "verbs": verbs});
             if g != group || v != version {
-                row["group"] = g.into();
-                row["version"] = v.into();
+                set(&mut row, &["group"], g.into());
+                set(&mut row, &["version"], v.into());
             }
             list.push(row);
         }
@@ -155,7 +155,7 @@ fn aggregate_version(registry: &Registry, group: &str, version: &str) -> Value {
             });
             for (name, list) in [("shortNames", json!(kind.short_names)), ("categories", json!(kind.categories)), ("subresources", json!(subs))] {
                 if list.as_array().is_some_and(|l| !l.is_empty()) {
-                    row[name] = list;
+                    set(&mut row, &[name], list);
                 }
             }
             row

@@ -3,7 +3,7 @@
 
 use mote_api::kind::{Kind, Registry};
 use mote_api::status::Status;
-use mote_api::tree::{Value, json};
+use mote_api::tree::{Value, json, set};
 
 use super::answer::{self, Answer};
 use super::discovery::groups;
@@ -24,8 +24,8 @@ pub(super) fn index(registry: &Registry) -> Value {
     for (group, versions) in groups(registry) {
         for version in versions {
             let path = path_of(group, version);
-            paths[&path] =
-                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"))});
+            let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
+            set(&mut paths, &[&path], json!({"serverRelativeURL": url}));
         }
     }
     json!({"paths": paths})
@@ -49,9 +49,10 @@ pub(super) fn group_version(registry: &Registry, path: &str) -> Result<Answer, S
         let name = schema_name(kind);
         let body = json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{name}")}}});
         let operation = |action: &str| json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(kind), "parameters": parameters(), "responses": {"200": {"description": "OK", "content": body}}});
-        paths[&base] = json!({"get": operation("list"), "post": operation("post")});
-        paths[format!("{base}/{{name}}")] = json!({"get": operation("get"), "put": operation("put"), "patch": operation("patch"), "delete": operation("delete")});
-        schemas[name] = json!({"type": "object", "x-kubernetes-group-version-kind": [gvk(kind)]});
+        set(&mut paths, &[&base], json!({"get": operation("list"), "post": operation("post")}));
+        let one = json!({"get": operation("get"), "put": operation("put"), "patch": operation("patch"), "delete": operation("delete")});
+        set(&mut paths, &[&format!("{base}/{{name}}")], one);
+        set(&mut schemas, &[&name], json!({"type": "object", "x-kubernetes-group-version-kind": [gvk(kind)]}));
     }
     let document = json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": paths, "components": {"schemas": schemas}});
     Ok(answer::value(200, &document))

@@ -14,16 +14,43 @@ const MAGIC: &[u8] = b"k8s\0";
 /// Fields of one body.
 const FIELDS_MAX: usize = 200_000;
 
-/// Numbers that are always sent, and mean nothing when they are 0.
-const ZERO_IS_UNSET: [&str; 8] = [
-    "failureThreshold",
-    "hostPort",
-    "initialDelaySeconds",
-    "nodePort",
-    "periodSeconds",
-    "successThreshold",
-    "targetPort",
-    "timeoutSeconds",
+/// Numbers and booleans that mean something when they are 0 or false: pointers in Go. All others are always sent, and JSON leaves them out.
+const ZERO_IS_SAID: [&str; 35] = [
+    "activeDeadlineSeconds",
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "backoffLimit",
+    "blockOwnerDeletion",
+    "completions",
+    "controller",
+    "defaultMode",
+    "enableServiceLinks",
+    "expirationSeconds",
+    "failedJobsHistoryLimit",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "maxSurge",
+    "maxUnavailable",
+    "minAvailable",
+    "mode",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "partition",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "replicas",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "successfulJobsHistoryLimit",
+    "suspend",
+    "terminationGracePeriodSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
 ];
 
 /// One field of a message.
@@ -142,7 +169,7 @@ fn message(
             shape => {
                 let value = scalar(shape, wire, depth, left)?;
                 // Fields that are no pointers in Go are always sent, and JSON leaves them out when they are empty.
-                let unset = value == 0 && ZERO_IS_UNSET.contains(&name);
+                let unset = (value == 0 || value == false) && !ZERO_IS_SAID.contains(&name);
                 if !(value == "" || value.is_null() || unset) {
                     out.insert(name.into(), value);
                 }

@@ -222,10 +222,10 @@ fn probes_and_changes_restart() {
     facts.probed.insert("a-0".into(), Probed { started: true, ready: true, dead: true });
     assert_eq!(say(&plan(&pod, &facts, None, false, at(101))), "stop a-0 30");
     let mut facts = with(&pod, &[("a", 0, 0, State::Running)]);
-    facts.runs.get_mut("a").map(|runs| runs[0].hash = "other".into());
+    facts.runs.get_mut("a").unwrap()[0].hash = "other".into();
     assert_eq!(say(&plan(&pod, &facts, None, false, at(101))), "stop a-0 30");
     let mut facts = with(&pod, &[("a", 0, 0, exited(0, 101))]);
-    facts.runs.get_mut("a").map(|runs| runs[0].hash = "other".into());
+    facts.runs.get_mut("a").unwrap()[0].hash = "other".into();
     assert_eq!(say(&plan(&one("Never"), &facts, None, false, at(101))), "start a 1 1");
 }
 

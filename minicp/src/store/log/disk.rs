@@ -18,6 +18,15 @@ pub trait Disk: Send {
     fn sync_names(&mut self) -> io::Result<()>;
 }
 
+/// Files that only their owner may read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// A real folder, locked for this process alone.
 pub struct Folder {
     path: PathBuf,
@@ -31,7 +40,7 @@ impl Folder {
     /// Makes the folder (0700) and takes its lock; `WouldBlock` if another process has it.
     pub fn open(path: &Path) -> io::Result<Folder> {
         crate::pki::files::make_private_dir(path)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"))?;
+        let lock = private().truncate(false).write(true).open(path.join("lock"))?;
         lock.try_lock().map_err(|e| match e {
             fs::TryLockError::Error(e) => e,
             fs::TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, "in use by another process"),
@@ -40,7 +49,7 @@ impl Folder {
     }
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if self.open.as_ref().is_none_or(|(n, _)| n != name) {
-            let file = OpenOptions::new().create(true).append(true).open(self.path.join(name))?;
+            let file = private().append(true).open(self.path.join(name))?;
             self.open = Some((name.into(), file));
         }
         self.open.as_mut().map(|(_, f)| f).ok_or_else(|| io::Error::other("no file is open"))

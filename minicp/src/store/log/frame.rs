@@ -17,15 +17,15 @@ use std::rc::Rc;
 use crate::store::{Entry, Op, Revision};
 
 /// Bytes before the first frame.
-pub const HEADER_LEN: usize = 20;
+pub(crate) const HEADER_LEN: usize = 20;
 /// Bytes before a frame's payload.
-pub const FRAME_HEAD_LEN: usize = 8;
+pub(crate) const FRAME_HEAD_LEN: usize = 8;
 /// Payload of one frame. A group commit above it is split by the writer's queue limit, far below.
-pub const FRAME_BYTES_MAX: usize = 256 << 20;
+pub(crate) const FRAME_BYTES_MAX: usize = 256 << 20;
 const VERSION: u8 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FileKind {
+pub(crate) enum FileKind {
     Log,
     Snapshot,
 }
@@ -41,7 +41,7 @@ impl FileKind {
 
 /// One record, as read.
 #[derive(Debug, PartialEq)]
-pub enum Record {
+pub(crate) enum Record {
     Commit(Revision, Vec<Op>),
     Reserve(Revision),
     Entry(Rc<str>, Entry),
@@ -50,7 +50,7 @@ pub enum Record {
 
 /// What is wrong with a file, and where.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// The header is not one of ours.
     Header,
     Version(u8),
@@ -58,7 +58,7 @@ pub enum Damage {
     Records,
 }
 
-pub fn header(kind: FileKind, generation: u64) -> Vec<u8> {
+pub(crate) fn header(kind: FileKind, generation: u64) -> Vec<u8> {
     let mut out = kind.magic().to_vec();
     out.push(VERSION);
     out.extend(generation.to_le_bytes());
@@ -67,7 +67,7 @@ pub fn header(kind: FileKind, generation: u64) -> Vec<u8> {
 }
 
 /// The generation a header names.
-pub fn check_header(kind: FileKind, bytes: &[u8]) -> Result<u64, Damage> {
+pub(crate) fn check_header(kind: FileKind, bytes: &[u8]) -> Result<u64, Damage> {
     let (head, crc) = bytes.get(..HEADER_LEN).and_then(|h| h.split_at_checked(16)).ok_or(Damage::Header)?;
     if head.get(..7) != Some(kind.magic()) || crc != crc32fast::hash(head).to_le_bytes() {
         return Err(Damage::Header);
@@ -80,17 +80,17 @@ pub fn check_header(kind: FileKind, bytes: &[u8]) -> Result<u64, Damage> {
 }
 
 /// Collects records into one frame.
-pub struct FrameWriter(Vec<u8>);
+pub(crate) struct FrameWriter(Vec<u8>);
 
 impl FrameWriter {
-    pub fn new() -> FrameWriter {
+    pub(crate) fn new() -> FrameWriter {
         FrameWriter(vec![0; FRAME_HEAD_LEN])
     }
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.len() == FRAME_HEAD_LEN
     }
     /// Bytes so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
     fn bytes(&mut self, bytes: &[u8]) {
@@ -98,7 +98,7 @@ impl FrameWriter {
         self.0.extend((bytes.len() as u32).to_le_bytes());
         self.0.extend(bytes);
     }
-    pub fn commit(&mut self, revision: Revision, ops: &[Op]) {
+    pub(crate) fn commit(&mut self, revision: Revision, ops: &[Op]) {
         self.0.push(1);
         self.0.extend(revision.0.to_le_bytes());
         self.0.extend((ops.len() as u32).to_le_bytes());
@@ -116,24 +116,24 @@ impl FrameWriter {
             }
         }
     }
-    pub fn reserve(&mut self, revision: Revision) {
+    pub(crate) fn reserve(&mut self, revision: Revision) {
         self.0.push(2);
         self.0.extend(revision.0.to_le_bytes());
     }
-    pub fn entry(&mut self, key: &str, created: Revision, modified: Revision, value: &[u8]) {
+    pub(crate) fn entry(&mut self, key: &str, created: Revision, modified: Revision, value: &[u8]) {
         self.0.push(3);
         self.0.extend(created.0.to_le_bytes());
         self.0.extend(modified.0.to_le_bytes());
         self.bytes(key.as_bytes());
         self.bytes(value);
     }
-    pub fn end(&mut self, revision: Revision, entries: u64) {
+    pub(crate) fn end(&mut self, revision: Revision, entries: u64) {
         self.0.push(4);
         self.0.extend(revision.0.to_le_bytes());
         self.0.extend(entries.to_le_bytes());
     }
     /// The frame, ready to append.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         let (head, payload) = self.0.split_at_mut(FRAME_HEAD_LEN);
         let (len, crc) = head.split_at_mut(4);
         len.copy_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -143,7 +143,7 @@ impl FrameWriter {
 }
 
 /// The payload of the frame that starts `bytes`, if it is whole.
-pub fn frame(bytes: &[u8]) -> Option<&[u8]> {
+pub(crate) fn frame(bytes: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader(bytes);
     let len = usize::try_from(reader.u32()?).ok()?;
     let crc = reader.u32()?;
@@ -152,7 +152,7 @@ pub fn frame(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// The records of a whole frame.
-pub fn records(payload: &[u8]) -> Result<Vec<Record>, Damage> {
+pub(crate) fn records(payload: &[u8]) -> Result<Vec<Record>, Damage> {
     let mut reader = Reader(payload);
     let mut out = Vec::new();
     while !reader.0.is_empty() {

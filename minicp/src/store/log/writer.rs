@@ -47,7 +47,7 @@ fn is_full(e: &io::Error) -> bool {
 
 impl Writer {
     /// Safe on disk when it returns Ok.
-    pub fn append(&mut self, frame: &[u8]) -> Result<(), WriteError> {
+    pub(crate) fn append(&mut self, frame: &[u8]) -> Result<(), WriteError> {
         let name = log_name(self.generation);
         match self.disk.append(&name, frame).and_then(|()| self.disk.sync(&name)) {
             Ok(()) => {
@@ -60,11 +60,11 @@ impl Writer {
             },
         }
     }
-    pub fn wants_snapshot(&self) -> bool {
+    pub(crate) fn wants_snapshot(&self) -> bool {
         self.log_len > self.log_bytes_max.max(2 * self.snapshot_len)
     }
     /// Writes all that is true at `revision` and starts a new log. On failure the old log goes on, unless even that is unknown.
-    pub fn roll(&mut self, kept: &[Kept], revision: Revision) -> Result<(), WriteError> {
+    pub(crate) fn roll(&mut self, kept: &[Kept], revision: Revision) -> Result<(), WriteError> {
         let next = self.generation + 1;
         let written = self.write_snapshot(kept, revision, next);
         let len = match written {
