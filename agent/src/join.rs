@@ -192,7 +192,12 @@ pub(crate) async fn connector(
 
 async fn join(files: &Files, endpoint: &Endpoint, token: &Token, node_name: &str, node_ip: &str) -> Result<(), String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pinned = Arc::new(Pinned { pin: token.pin.clone(), provider: provider.clone(), found: Mutex::new(None), other: AtomicBool::new(false) });
+    let pinned = Arc::new(Pinned {
+        pin: token.pin.clone(),
+        provider: provider.clone(),
+        found: Mutex::new(None),
+        other: AtomicBool::new(false),
+    });
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| format!("set up TLS: {e}"))?
@@ -205,9 +210,11 @@ async fn join(files: &Files, endpoint: &Endpoint, token: &Token, node_name: &str
         bearer: Some(token.bearer.clone()),
     });
     std::fs::create_dir_all(&files.folder).map_err(|e| format!("make folder {}: {e}", files.folder.display()))?;
-    let first = sign(&client, files, "client", "kubernetes.io/kube-apiserver-client-kubelet", node_name, &[], "client auth");
+    let first =
+        sign(&client, files, "client", "kubernetes.io/kube-apiserver-client-kubelet", node_name, &[], "client auth");
     first.await.map_err(|why| match pinned.other.load(Ordering::Relaxed) {
-        true => "the server's CA certificate is not the one whose sha256 the token names: wrong token, or wrong server".into(),
+        true => "the server's CA certificate is not the one whose sha256 the token names: wrong token, or wrong server"
+            .into(),
         false => why,
     })?;
     let names = [node_name.to_owned(), node_ip.to_owned()];

@@ -206,7 +206,8 @@ impl Cluster {
         let total: usize = wanted.iter().map(|(_, count)| count).sum();
         let spread = eventually(60, || {
             let pods = self.pods();
-            let on = |node: &str| pods.iter().filter(|p| condition(p, "Ready") && p["spec"]["nodeName"] == node).count();
+            let on =
+                |node: &str| pods.iter().filter(|p| condition(p, "Ready") && p["spec"]["nodeName"] == node).count();
             (pods.len() == total && wanted.iter().all(|(node, count)| on(node) == *count)).then_some(())
         });
         assert!(spread.is_some(), "not {wanted:?}:\n{}", self.kubectl().ok(&["get", "pods,nodes", "-o", "wide"]));
@@ -300,7 +301,8 @@ fn two_agents_join_by_token_and_their_pods_reach_each_other() {
     let pods: BTreeSet<i32> = [1, 2].into_iter().flat_map(|index| cluster.containers(index)).collect();
     assert_eq!(pods.len(), 4, "one process each");
     let nodes = [1, 2].map(|index| cluster.netns(index).display().to_string());
-    let everywhere: Vec<String> = nodes.into_iter().chain(pods.iter().map(|pid| format!("/proc/{pid}/ns/net"))).collect();
+    let everywhere: Vec<String> =
+        nodes.into_iter().chain(pods.iter().map(|pid| format!("/proc/{pid}/ns/net"))).collect();
     let addresses: Vec<String> =
         cluster.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("address").to_owned()).collect();
     for netns in &everywhere {
@@ -325,7 +327,6 @@ fn two_agents_join_by_token_and_their_pods_reach_each_other() {
         until("the Service's name in a pod", 15, || page("http://web.default/").then_some(()));
     }
     let taken = cluster.token();
-    assert_eq!(cluster.containers(1).len() + cluster.containers(2).len(), 4);
     cluster.crash(2); // its name stays taken: for the control plane it lives
     let own = cluster.machines[2].arguments.clone();
     let joined = cluster.machines[2].traces.data_dir.join("agent");

@@ -90,7 +90,9 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         return Err(Stop::Usage("--standalone needs --manifests DIR".into()));
     }
     if options.server.is_some() && (options.cluster_cidr.is_some() || options.service_cidr.is_some()) {
-        return Err(Stop::Usage("--cluster-cidr and --service-cidr are the control plane's to say: give them to it".into()));
+        return Err(Stop::Usage(
+            "--cluster-cidr and --service-cidr are the control plane's to say: give them to it".into(),
+        ));
     }
     if !super::sane_group(&options.cgroup_parent) {
         return Err(Stop::Usage(format!(

@@ -162,7 +162,8 @@ async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
                 && (effect.is_empty() || effect == "NoExecute")
         });
         if !tolerated {
-            let toleration = json!({"key": condition, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+            let toleration =
+                json!({"key": condition, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
             set_default(pod, &["spec", "tolerations"], json!([]));
             if let Some(list) = slot(pod, &["spec", "tolerations"]).as_array_mut() {
                 list.push(toleration);

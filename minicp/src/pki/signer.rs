@@ -60,7 +60,10 @@ fn plan(csr: &Value, request: &Result<Request, String>, taken: bool) -> Plan {
     let itself = str_at(csr, &["spec", "username"]) == request.subject.name;
     let kubelet = str_at(csr, &["spec", "signerName"]) != CLIENT;
     if kubelet && joins && taken {
-        return Plan::Deny(format!("{} is in the cluster and Ready: another machine has that name", request.subject.name));
+        return Plan::Deny(format!(
+            "{} is in the cluster and Ready: another machine has that name",
+            request.subject.name
+        ));
     }
     if kubelet && (joins || itself) { Plan::Approve } else { Plan::Nothing }
 }
