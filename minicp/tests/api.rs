@@ -1,5 +1,7 @@
 //! The API as clients meet it: real HTTP over an in-memory connection, a real store in a temporary folder, no controllers.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::rc::Rc;
 
 use bytes::Bytes;

@@ -9,6 +9,8 @@
 //! world at once. A restart has no special path: nothing runs before the first lists are in.
 
 pub mod client;
+pub mod cron;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -122,6 +124,7 @@ pub fn spawn(api: Rc<dyn Api>, settings: Settings) -> Running {
     daemonset::spawn(&cx, &mut tasks);
     statefulset::spawn(&cx, &mut tasks);
     job::spawn(&cx, &mut tasks);
+    cronjob::spawn(&cx, &mut tasks);
     pods::spawn(&cx, &mut tasks);
     gc::spawn(&cx, &mut tasks);
     crate::scheduler::spawn(&cx, &mut tasks);
