@@ -57,7 +57,7 @@ struct Desired {
     keep: [i64; 2],
 }
 
-#[derive(Default, Debug)]
+#[derive(Default)]
 struct Plan {
     /// Make the Job of this moment.
     start: Option<Time>,
