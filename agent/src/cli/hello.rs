@@ -41,12 +41,11 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "?".into());
     let body = format!(
         "<!doctype html><meta charset=utf-8><title>mote</title>\n<h1>Hello from mote</h1>\n\
-         <p>pod {} ({}) on node {}, {}/{}</p>\n",
+         <p>pod {} ({}) on node {}, {}</p>\n",
         variable("POD_NAME"),
         variable("POD_IP"),
         variable("NODE_NAME"),
-        std::env::consts::OS,
-        std::env::consts::ARCH
+        mote_images::Platform::host()
     );
     write!(
         stream,

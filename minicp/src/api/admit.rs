@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use mote_api::defaults;
 use mote_api::kind::Kind;
 use mote_api::meta;
 use mote_api::quantity::Quantity;
 use mote_api::status::Status;
-use mote_api::tree::{Value, at, json, list_at, list_mut, map_at, remove, set, set_default, slot, str_at};
+use mote_api::tree::{Value, at, bool_at, json, list_at, list_mut, map_at, remove, set, set_default, slot, str_at};
 
 use super::request::WriteOptions;
 use super::write::{Place, without_server_fields};
@@ -135,9 +136,34 @@ pub(crate) async fn admit_new(
             set(obj, &["spec", "username"], options.user.name.clone().into());
             set(obj, &["spec", "groups"], json!(options.user.groups));
         }
+        ("batch", "Job") => {
+            // labels that the Job takes from its template are those its author wrote
+            defaults::apply(kind, obj);
+            select_by_uid(obj);
+        }
         _ => {}
     }
     Ok(())
+}
+
+/// A Job's pods are found by the Job's uid, unless its author wants to choose the selector (upstream's job strategy).
+fn select_by_uid(job: &mut Value) {
+    if bool_at(job, &["spec", "manualSelector"]) == Some(true) {
+        return;
+    }
+    let (name, uid) = (meta::name(job).to_owned(), meta::uid(job).to_owned());
+    let marks = [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("job-name", &name),
+    ];
+    for (label, value) in marks {
+        set(job, &["spec", "template", "metadata", "labels", label], json!(value));
+    }
+    if list_at(job, &["spec", "selector", "matchExpressions"]).is_empty() {
+        set(job, &["spec", "selector", "matchLabels", "batch.kubernetes.io/controller-uid"], json!(uid));
+    }
 }
 
 async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
@@ -151,14 +177,19 @@ async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
         let account = str_at(pod, &["spec", "serviceAccountName"]).to_owned();
         set(pod, &["spec", "serviceAccount"], account.into());
     }
-    for condition in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    let patience = [
+        ("node.kubernetes.io/not-ready", api.config.not_ready_seconds),
+        ("node.kubernetes.io/unreachable", api.config.unreachable_seconds),
+    ];
+    for (condition, seconds) in patience {
         let tolerated = list_at(pod, &["spec", "tolerations"]).iter().any(|t| {
             let (key, effect) = (str_at(t, &["key"]), str_at(t, &["effect"]));
             (key == condition || (key.is_empty() && str_at(t, &["operator"]) == "Exists"))
                 && (effect.is_empty() || effect == "NoExecute")
         });
         if !tolerated {
-            let toleration = json!({"key": condition, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": api.config.eviction_seconds});
+            let toleration =
+                json!({"key": condition, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
             set_default(pod, &["spec", "tolerations"], json!([]));
             if let Some(list) = slot(pod, &["spec", "tolerations"]).as_array_mut() {
                 list.push(toleration);

@@ -9,6 +9,8 @@
 //! world at once. A restart has no special path: nothing runs before the first lists are in.
 
 pub mod client;
+pub mod cron;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -101,7 +103,7 @@ pub struct Running {
 pub fn spawn_all(client: &Client, config: &Config) -> Running {
     let limits = Limits {
         node_grace_ms: u64::try_from(config.node_grace_seconds).unwrap_or(40).saturating_mul(1000),
-        eviction_seconds: config.eviction_seconds,
+        eviction_seconds: config.unreachable_seconds,
         ..Limits::default()
     };
     let settings = Settings { limits, cluster_cidr: config.cluster_cidr, node_prefix: 24, ca_pem: client.ca_pem() };
@@ -122,6 +124,7 @@ pub fn spawn(api: Rc<dyn Api>, settings: Settings) -> Running {
     daemonset::spawn(&cx, &mut tasks);
     statefulset::spawn(&cx, &mut tasks);
     job::spawn(&cx, &mut tasks);
+    cronjob::spawn(&cx, &mut tasks);
     pods::spawn(&cx, &mut tasks);
     gc::spawn(&cx, &mut tasks);
     crate::scheduler::spawn(&cx, &mut tasks);
