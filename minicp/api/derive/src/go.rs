@@ -84,12 +84,7 @@ fn field(line: &str) -> Option<GoField> {
     })
 }
 
-fn collect(
-    structs: &BTreeMap<String, Vec<GoField>>,
-    name: &str,
-    above: &str,
-    all: &mut BTreeMap<String, Number>,
-) {
+fn collect(structs: &BTreeMap<String, Vec<GoField>>, name: &str, above: &str, all: &mut BTreeMap<String, Number>) {
     for f in structs.get(name).unwrap_or_else(|| panic!("no Go struct {name}")) {
         let number = format!("{above}{}", f.number);
         if f.json.is_empty() {

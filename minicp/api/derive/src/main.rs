@@ -71,7 +71,8 @@ enum List {
 }
 
 fn main() {
-    let go = std::env::args_os().nth(1).expect("usage: derive-schema <folder of Go's k8s.io/api and k8s.io/apimachinery>");
+    let go =
+        std::env::args_os().nth(1).expect("usage: derive-schema <folder of Go's k8s.io/api and k8s.io/apimachinery>");
     let mut go = go::Sources::new(Path::new(&go));
     let root = source().join("src").join(VERSION);
     let kinds = std::fs::read_to_string("../src/kind/builtin.txt").expect("run me in minicp/api/derive");
