@@ -68,6 +68,8 @@ pub struct Agent {
     pub said: RefCell<BTreeMap<PodUid, Rc<Value>>>,
     /// Hashes of the mirror pods the API server has, by namespace and name.
     pub mirrors: RefCell<BTreeMap<(String, String), String>>,
+    /// Rung when the node's status has to be said at once: it changed, or the control plane holds us for lost.
+    pub say_node: Notify,
     /// The manifest folder has been read (or there is none).
     pub statics_known: Cell<bool>,
     /// No new work: the agent is going down.
@@ -96,6 +98,7 @@ impl Agent {
             ended: Notify::new(),
             said: RefCell::default(),
             mirrors: RefCell::default(),
+            say_node: Notify::new(),
             statics_known: Cell::new(false),
             closing: Cell::new(false),
         });
@@ -128,6 +131,7 @@ impl Agent {
     /// The pod network opened: pods that waited for it go on.
     pub fn set_network(&self, network: Arc<Network>) {
         *self.network.borrow_mut() = Some(network);
+        self.say_node.notify_one();
         for slot in self.workers.borrow().values() {
             slot.tell(worker::News::Network);
         }
@@ -200,7 +204,7 @@ impl Agent {
                 .collect();
             let object = serde_json::json!({
                 "metadata": {"name": label("pod"), "namespace": label("namespace"), "uid": uid},
-                "spec": {"containers": names, "terminationGracePeriodSeconds": 30}});
+                "spec": {"containers": names, "terminationGracePeriodSeconds": label("grace").parse().unwrap_or(30u64)}});
             match Pod::read(Rc::new(object), Source::Nobody) {
                 Ok(mut pod) => {
                     log::info!("pod {} is no longer wanted: ends", pod.key());

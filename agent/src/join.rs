@@ -4,12 +4,13 @@
 //! the one whose digest is the pin is the root everything after is verified against. Keys never leave `<data-dir>/agent`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mote_api::tree::{json, list_at, str_at};
+use mote_api::tree::{Value, json, list_at, str_at};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -18,10 +19,12 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 
 use crate::client::{Client, Connector, Endpoint, TlsParts};
 use crate::instance::write_secret;
+use crate::net::Cidr;
 
 /// How long the server may take to sign.
 const SIGNED_WITHIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// A join token, taken apart.
 pub(crate) struct Token {
@@ -50,6 +53,8 @@ struct Pinned {
     pin: Vec<u8>,
     provider: Arc<rustls::crypto::CryptoProvider>,
     found: Mutex<Option<CertificateDer<'static>>>,
+    /// The server showed certificates, but not the pinned one.
+    other: AtomicBool,
 }
 
 impl ServerCertVerifier for Pinned {
@@ -63,10 +68,10 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let matches =
             |cert: &&CertificateDer<'_>| ring::digest::digest(&ring::digest::SHA256, cert).as_ref() == self.pin;
-        let root = intermediates
-            .iter()
-            .find(matches)
-            .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let Some(root) = intermediates.iter().find(matches) else {
+            self.other.store(true, Ordering::Relaxed);
+            return Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
@@ -134,6 +139,38 @@ impl Files {
     }
 }
 
+/// The ranges of pods and of Services, as the control plane has them; remembered, so that a node comes up while the server is away.
+pub(crate) async fn ranges(data: &Path, client: &Client) -> (Cidr, Cidr) {
+    let memory = Files::new(data).path("ranges.json");
+    let known = std::fs::read(&memory).ok().and_then(|bytes| read_ranges(&serde_json::from_slice(&bytes).ok()?));
+    if let Some(known) = known {
+        return known;
+    }
+    let mut pause = PAUSE;
+    loop {
+        let why = match client.get("/api/v1/namespaces/kube-system/configmaps/mote-network").await {
+            Ok(said) => match read_ranges(&said) {
+                Some(ranges) => {
+                    if let Err(why) = write_secret(&memory, &json!({"data": said.get("data")}).to_string()) {
+                        log::warn!("{why}");
+                    }
+                    return ranges;
+                }
+                None => "ConfigMap kube-system/mote-network says no ranges".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        };
+        log::warn!("ask for the cluster's address ranges: {why}; trying on");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn read_ranges(said: &Value) -> Option<(Cidr, Cidr)> {
+    let range = |name| str_at(said, &["data", name]).parse().ok();
+    Some((range("clusterCIDR")?, range("serviceCIDR")?))
+}
+
 /// The way to the server with this node's certificate; joins first if it has none.
 pub(crate) async fn connector(
     data: &Path,
@@ -155,7 +192,12 @@ pub(crate) async fn connector(
 
 async fn join(files: &Files, endpoint: &Endpoint, token: &Token, node_name: &str, node_ip: &str) -> Result<(), String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pinned = Arc::new(Pinned { pin: token.pin.clone(), provider: provider.clone(), found: Mutex::new(None) });
+    let pinned = Arc::new(Pinned {
+        pin: token.pin.clone(),
+        provider: provider.clone(),
+        found: Mutex::new(None),
+        other: AtomicBool::new(false),
+    });
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| format!("set up TLS: {e}"))?
@@ -168,8 +210,13 @@ async fn join(files: &Files, endpoint: &Endpoint, token: &Token, node_name: &str
         bearer: Some(token.bearer.clone()),
     });
     std::fs::create_dir_all(&files.folder).map_err(|e| format!("make folder {}: {e}", files.folder.display()))?;
-    sign(&client, files, "client", "kubernetes.io/kube-apiserver-client-kubelet", node_name, &[], "client auth")
-        .await?;
+    let first =
+        sign(&client, files, "client", "kubernetes.io/kube-apiserver-client-kubelet", node_name, &[], "client auth");
+    first.await.map_err(|why| match pinned.other.load(Ordering::Relaxed) {
+        true => "the server's CA certificate is not the one whose sha256 the token names: wrong token, or wrong server"
+            .into(),
+        false => why,
+    })?;
     let names = [node_name.to_owned(), node_ip.to_owned()];
     sign(&client, files, "kubelet", "kubernetes.io/kubelet-serving", node_name, &names, "server auth").await?;
     let ca = pinned
@@ -209,7 +256,10 @@ async fn sign(
         "metadata": {"generateName": format!("{node_name}-{name}-")},
         "spec": {"request": STANDARD.encode(request), "signerName": signer, "usages": ["digital signature", usage]}});
     let collection = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-    let made = client.create(collection, &object).await.map_err(|e| format!("ask for a certificate: {e}"))?;
+    let made = client.create(collection, &object).await.map_err(|e| match e.code() {
+        401 => "the server does not know this token (`mote token` there prints the right one)".to_owned(),
+        _ => format!("ask for a certificate: {e}"),
+    })?;
     let target = format!("{collection}/{}", str_at(&made, &["metadata", "name"]));
     let end = tokio::time::Instant::now() + SIGNED_WITHIN;
     loop {

@@ -17,8 +17,14 @@
 //! | `keeper::client` | frames on the keeper's socket |
 //! | one `pods::worker` per pod UID | a changed desired pod, an exit, a probe result, its own one timer |
 //! | `probes` | its period, only while a probed container runs |
-//! | `node` | 10 s lease timer, 5 min status timer |
+//! | `node::keep` | 10 s lease timer, 5 min status timer |
+//! | `node::follow` | the nodes watch (this node's pod range, routes to the others) |
+//! | `services` | the services and endpointslices watches (proxy rules, DNS snapshot, service variables) |
+//! | `pods::say`, one per pod | a new status |
+//! | `events` | a new event |
 //! | `server` | connections to the kubelet port |
+//!
+//! Start reading at `run` (how the parts are put together), then `pods::worker`, `pods::plan`, `pods::status`.
 #![deny(unsafe_code)]
 
 pub mod agent;

@@ -36,6 +36,7 @@ pub(crate) struct Start<'a> {
 pub(crate) struct Running {
     pub(crate) agent: Rc<Agent>,
     /// Rung once the node is registered.
+    #[cfg_attr(not(feature = "minicp"), allow(dead_code))] // only `up` has something to do then
     pub(crate) registered: Rc<Notify>,
 }
 

@@ -43,7 +43,7 @@ impl Platform {
 
     /// This machine's. The amd64 level is not probed: every amd64 runs the base level, and better ones must be asked for by name.
     pub fn host() -> Platform {
-        Platform::new("linux", std::env::consts::ARCH, "")
+        Platform::new("linux", machine(std::env::consts::ARCH, cfg!(target_endian = "little")), "")
     }
 
     /// How well a machine of this platform runs an image for `offer`: `None` not at all, else higher is better.
@@ -82,6 +82,15 @@ impl Platform {
             }
         }
         best.map(|(index, _)| index)
+    }
+}
+
+/// Rust's name of an architecture, of which `powerpc64` stands for both byte orders, as one [`Platform::new`] knows.
+fn machine(rust: &'static str, little_endian: bool) -> &'static str {
+    match rust {
+        "powerpc64" if little_endian => "ppc64le",
+        "powerpc64" => "ppc64",
+        other => other,
     }
 }
 
@@ -139,6 +148,14 @@ mod tests {
         for text in ["", "linux", "linux/", "/amd64", "linux/a/b/c", "li nux/x"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn both_byte_orders_of_power_are_told_apart() {
+        assert_eq!(machine("powerpc64", true), "ppc64le");
+        assert_eq!(machine("powerpc64", false), "ppc64");
+        assert_eq!(machine("s390x", false), "s390x");
+        assert_ne!(Platform::host().architecture, "powerpc64");
     }
 
     #[test]

@@ -94,8 +94,10 @@ pub struct Config {
     pub controllers: bool,
     /// Seconds without a Lease renewal until a node is NotReady.
     pub node_grace_seconds: i64,
-    /// Seconds a pod stays on an unreachable or not-ready node: `tolerationSeconds` of the tolerations given to every pod at admission.
-    pub eviction_seconds: i64,
+    /// Seconds a pod stays on a node that says it is not ready: `tolerationSeconds` of the toleration given to every pod at admission.
+    pub not_ready_seconds: i64,
+    /// The same for a node that says nothing.
+    pub unreachable_seconds: i64,
 }
 
 impl Config {
@@ -113,7 +115,8 @@ impl Config {
             node_ports: (30000, 32767),
             controllers: true,
             node_grace_seconds: 40,
-            eviction_seconds: 300,
+            not_ready_seconds: 300,
+            unreachable_seconds: 300,
         }
     }
 }

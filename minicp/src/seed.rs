@@ -1,11 +1,15 @@
 //! What every cluster has from its first minute: namespaces, and the `kubernetes` Service that points here. Made true at every start.
 
+use std::net::IpAddr;
+
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, str_at};
 
 use crate::api::client::Client;
 use crate::config::Config;
 
+/// The ConfigMap in kube-system that tells every node the ranges of pods and Services.
+const NETWORK: &str = "mote-network";
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 fn fine(result: Result<Value, Status>) -> Result<(), Status> {
@@ -33,10 +37,21 @@ pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<
         "spec": {"clusterIP": ip, "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
     });
     make(client, "services", service).await?;
-    let address = config.advertise.to_string();
+    let ranges = json!({
+        "metadata": {"name": NETWORK},
+        "data": {"clusterCIDR": config.cluster_cidr.to_string(), "serviceCIDR": config.service_cidr.to_string()},
+    });
+    make_in(client, "configmaps", "kube-system", ranges).await?;
+    // No pod reaches our loopback: an endpoint there would only mislead. Whoever has a better address says so later.
+    if config.advertise.is_loopback() { Ok(()) } else { publish(client, config.advertise, port).await }
+}
+
+/// Makes `address` the one endpoint of the `kubernetes` Service.
+pub(crate) async fn publish(client: &Client, advertise: IpAddr, port: u16) -> Result<(), Status> {
+    let address = advertise.to_string();
     let slice = json!({
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": if config.advertise.is_ipv4() { "IPv4" } else { "IPv6" },
+        "addressType": if advertise.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
@@ -50,10 +65,14 @@ pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<
 
 /// Makes it, or makes it as it should be.
 async fn make(client: &Client, resource: &str, object: Value) -> Result<(), Status> {
-    match client.create(resource, "default", object.clone()).await {
+    make_in(client, resource, "default", object).await
+}
+
+async fn make_in(client: &Client, resource: &str, ns: &str, object: Value) -> Result<(), Status> {
+    match client.create(resource, ns, object.clone()).await {
         Err(e) if e.is_already_exists() => {
             let name = mote_api::meta::name(&object).to_owned();
-            client.merge_patch(resource, "default", &name, None, object).await.map(drop)
+            client.merge_patch(resource, ns, &name, None, object).await.map(drop)
         }
         done => done.map(drop),
     }

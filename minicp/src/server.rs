@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mote_api::time::Time;
 use rustls::ServerConfig;
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
@@ -70,9 +71,7 @@ impl Server {
         let bound = listener.local_addr().map_err(StartError::from)?;
         let config = Rc::new(Config { listen: bound, ..config });
 
-        let serving = UserInfo::new("kube-apiserver", &[]);
-        let serving = authority.issue(&serving, &sans(&config), Use::Server, now).map_err(StartError::from)?;
-        let tls = pki::tls::server(&authority, &serving).map_err(StartError::from)?;
+        let tls = serving(&authority, &sans(&config), now)?;
         let to_nodes = UserInfo::new("kube-apiserver-kubelet-client", &["system:masters"]);
         let to_nodes = authority.issue(&to_nodes, &[], Use::Client, now).map_err(StartError::from)?;
         let node_tls = pki::tls::client(&authority, &to_nodes).map_err(StartError::from)?;
@@ -105,6 +104,10 @@ impl Server {
     pub fn url(&self) -> String {
         self.0.url.clone()
     }
+    /// Whether it is reached from this machine alone.
+    pub fn is_local(&self) -> bool {
+        self.0.app.api.config.advertise.is_loopback()
+    }
     pub fn ca_pem(&self) -> &str {
         &self.0.authority.ca_pem
     }
@@ -130,12 +133,32 @@ impl Server {
     pub fn set_local_node(&self, name: &str, dial: Dial) {
         self.0.app.local_nodes.borrow_mut().insert(name.into(), dial);
     }
+    /// Serves at one more address, on the same port and with a certificate of its own, and sends the pods there: it becomes the endpoint of
+    /// the `kubernetes` Service. For a server that otherwise listens on loopback alone, which no pod reaches.
+    pub async fn serve_pods_at(&self, address: IpAddr) -> Result<(), StartError> {
+        let (app, config) = (&self.0.app, &self.0.app.api.config);
+        let at = SocketAddr::new(address, config.listen.port());
+        let mut names = sans(config);
+        names.push(address.to_string());
+        let tls = serving(&self.0.authority, &names, app.api.now())?;
+        let listener = TcpListener::bind(at).await.map_err(|e| StartError(format!("listen on {at}: {e}")))?;
+        tokio::task::spawn_local(accept(app.clone(), listener, tls));
+        let published = seed::publish(&self.client(), address, at.port()).await;
+        published.map_err(|e| StartError(format!("publish {at} as the kubernetes Service: {}", e.message)))
+    }
     /// Ends watches and connections, waits for the disk. All clones are stopped with it.
     pub async fn stop(self) {
         drop(self.0.controllers.borrow_mut().take());
         let _ = self.0.stop.send(true);
         self.0.app.api.store.close().await;
     }
+}
+
+/// TLS with a fresh certificate for these names.
+fn serving(authority: &Authority, names: &[String], now: Time) -> Result<Arc<ServerConfig>, StartError> {
+    let user = UserInfo::new("kube-apiserver", &[]);
+    let identity = authority.issue(&user, names, Use::Server, now).map_err(StartError::from)?;
+    pki::tls::server(authority, &identity).map_err(StartError::from)
 }
 
 /// Every name and address by which clients reach this server.

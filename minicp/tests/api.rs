@@ -419,3 +419,48 @@ fn everything_is_there_after_a_restart() {
         server.stop().await;
     });
 }
+
+/// A body in Kubernetes' protobuf; every part is shorter than 128 bytes.
+fn protobuf(kind: &str, raw: &[u8]) -> Vec<u8> {
+    let meta = [tagged(1, b"v1"), tagged(2, kind.as_bytes())].concat();
+    [b"k8s\0".to_vec(), tagged(1, &meta), tagged(2, raw)].concat()
+}
+
+fn tagged(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+}
+
+#[test]
+fn bodies_in_protobuf_are_read_and_answers_are_json() {
+    const TYPE: &str = "application/vnd.kubernetes.protobuf";
+    const BOTH: &str = "application/vnd.kubernetes.protobuf,application/json";
+    run(|mut s| async move {
+        let map = |value: &str| {
+            let entry = [tagged(1, b"k"), tagged(2, value.as_bytes())].concat();
+            protobuf("ConfigMap", &[tagged(1, &[tagged(1, b"p"), tagged(8, b"")].concat()), tagged(2, &entry)].concat())
+        };
+        let one = format!("{MAPS}/p");
+        // Who takes nothing but protobuf is told so before anything is written.
+        for (method, path) in [("POST", MAPS), ("GET", MAPS)] {
+            let (code, _, body) = s.raw(method, path, TYPE, TYPE, map("1")).await;
+            let told: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!((code, &told["reason"]), (406, &json!("NotAcceptable")), "{method}");
+        }
+        assert_eq!(s.get(&one).await.0, 404);
+        let (code, headers, body) = s.raw("POST", MAPS, TYPE, BOTH, map("1")).await;
+        assert_eq!((code, headers["content-type"].to_str().unwrap()), (201, "application/json"));
+        let made: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&made["kind"], &made["data"]), (&json!("ConfigMap"), &json!({"k": "1"})));
+        assert!(made["metadata"]["creationTimestamp"].is_string());
+        assert_eq!(s.raw("PUT", &one, TYPE, BOTH, map("2")).await.0, 200);
+        assert_eq!(s.get(&one).await.1["data"], json!({"k": "2"}));
+        let (code, _, body) = s.raw("POST", MAPS, TYPE, BOTH, protobuf("ConfigMap", &[0x0a, 9])).await;
+        assert_eq!(code, 400, "{body:?}");
+        assert_eq!(s.raw("POST", MAPS, TYPE, BOTH, b"{}".to_vec()).await.0, 400);
+        // Options: another uid is not this object.
+        let options = protobuf("DeleteOptions", &tagged(2, &tagged(1, b"other")));
+        assert_eq!(s.raw("DELETE", &one, TYPE, BOTH, options).await.0, 409);
+        assert_eq!(s.raw("DELETE", &one, TYPE, BOTH, protobuf("DeleteOptions", &[8, 0])).await.0, 200);
+        assert_eq!(s.get(&one).await.0, 404);
+    });
+}

@@ -37,6 +37,8 @@ pub struct Facts {
     pub namespaces: Vec<String>,
     pub controllers: Vec<String>,
     pub cgroup_mode: Option<Mode>,
+    /// bpf(2) takes a program for a group's devices.
+    pub device_programs: bool,
     pub openat2: bool,
     pub pidfd: bool,
     pub clone3: bool,
@@ -67,6 +69,7 @@ pub fn gather() -> Facts {
         namespaces: names_in("/proc/self/ns"),
         controllers: controllers.iter().filter(|c| layout.has(c)).map(|c| (*c).to_owned()).collect(),
         cgroup_mode: Some(layout.mode()),
+        device_programs: crate::cgroup::devices::supported(),
         openat2: openat2_works(),
         pidfd: sys::pidfd_open(std::process::id() as i32).is_ok_and(|fd| sys::pidfd_send_signal(fd.as_fd(), 0).is_ok()),
         clone3: sys::clone3_exists(),
@@ -241,8 +244,9 @@ fn cgroups(facts: &Facts, add: &mut impl FnMut(bool, Level, &str, &str, &str)) {
         let there = facts.controllers.iter().any(|c| c == name);
         add(there, level, &format!("cgroup controller {name}"), says, fix);
     }
-    let says = "device rules are not enforced by this build on cgroup v2";
-    add(!v2, Level::Warning, "device rules", says, "do not run containers you do not trust with CAP_MKNOD");
+    let says = "bpf(2) refuses device programs: containers are kept from devices by capabilities and file modes alone";
+    let fix = "give CAP_BPF (or CAP_SYS_ADMIN) to what runs mote; the kernel needs CONFIG_CGROUP_BPF";
+    add(!v2 || facts.device_programs, Level::Warning, "device rules", says, fix);
     add(
         facts.swap_accounting,
         Level::Warning,
@@ -263,7 +267,8 @@ mod tests {
             filesystems: "nodev\tproc\nnodev\toverlay\n".into(),
             namespaces: ["mnt", "pid", "net", "ipc", "uts", "cgroup"].map(String::from).to_vec(),
             controllers: ["memory", "pids", "cpu", "cpuset"].map(String::from).to_vec(),
-            cgroup_mode: Some(Mode::Hybrid),
+            cgroup_mode: Some(Mode::V2),
+            device_programs: true,
             openat2: true,
             pidfd: true,
             clone3: true,
@@ -293,7 +298,7 @@ mod tests {
             (|f| f.controllers.retain(|c| c != "memory"), Level::Missing, "cgroup controller memory"),
             (|f| f.controllers.retain(|c| c != "cpuset"), Level::Warning, "cgroup controller cpuset"),
             (|f| f.cgroup_mode = Some(Mode::None), Level::Missing, "cgroups"),
-            (|f| f.cgroup_mode = Some(Mode::V2), Level::Warning, "device rules"),
+            (|f| f.device_programs = false, Level::Warning, "device rules"),
             (|f| f.nf_tables = Some(false), Level::Missing, "nf_tables"),
             (|f| f.nf_tables = None, Level::Warning, "nf_tables loaded"),
             (|f| f.sys_resource = false, Level::Warning, "CAP_SYS_RESOURCE"),
@@ -305,6 +310,12 @@ mod tests {
             change(&mut facts);
             assert_eq!(bad(&facts), [(level, what.to_owned())]);
         }
+    }
+
+    #[test]
+    fn v1_needs_no_device_programs() {
+        let facts = Facts { cgroup_mode: Some(Mode::Hybrid), device_programs: false, ..good() };
+        assert_eq!(bad(&facts), []);
     }
 
     #[test]

@@ -222,16 +222,25 @@ fn the_pids_limit_refuses() {
 
 #[test]
 fn devices_not_allowed_are_refused() {
-    let mut bundle = Bundle::new("cat /data/kmsg > /dev/null 2>&1 || echo refused; cat /dev/null && echo null");
-    bundle.push(
-        "/mounts",
-        json!({"destination": "/data/kmsg", "type": "bind", "source": "/dev/loop-control", "options": ["bind"]}),
-    );
-    if !Path::new("/dev/loop-control").exists() {
-        let list = bundle.config.pointer_mut("/mounts").and_then(Value::as_array_mut).unwrap();
-        list.last_mut().unwrap()["source"] = json!("/dev/kmsg");
-    }
+    let mut bundle = Bundle::new("cat /data/node > /dev/null 2>&1 || echo refused; cat /dev/null && echo null");
+    // A node that root may open by its mode alone, so that only the rules can refuse it.
+    let node = "/dev/cpu_dma_latency";
+    assert!(Path::new(node).exists(), "this kernel has no {node}");
+    bundle.push("/mounts", json!({"destination": "/data/node", "type": "bind", "source": node, "options": ["bind"]}));
     assert_eq!(bundle.output(), "refused\nnull\n");
+}
+
+#[test]
+fn a_device_allowed_by_a_rule_is_opened() {
+    let mut bundle = Bundle::new("cat /data/node > /dev/null && echo opened; echo 0 > /data/node || echo refused");
+    let node = "/dev/cpu_dma_latency";
+    let number = std::os::unix::fs::MetadataExt::rdev(&std::fs::metadata(node).unwrap());
+    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
+    bundle.push("/mounts", json!({"destination": "/data/node", "type": "bind", "source": node, "options": ["bind"]}));
+    let rule = json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "r"});
+    bundle.push("/linux/resources/devices", rule);
+    let (_, out, err) = bundle.run();
+    assert_eq!(out, "opened\nrefused\n", "{err}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ struct Machine {
     name: String,
     traces: Traces,
     process: Option<Child>,
+    /// Of the last start.
+    arguments: Vec<String>,
 }
 
 struct Cluster {
@@ -47,6 +49,7 @@ impl Cluster {
                 name: format!("machine-{index}"),
                 traces,
                 process: None,
+                arguments: Vec::new(),
             });
             run("ip", &["-n", &netns, "link", "set", "lo", "up"]);
             let (server, link) = (cluster.machines[0].netns.clone(), format!("port{index}"));
@@ -84,14 +87,10 @@ impl Cluster {
             &service_cidr,
         ];
         server.extend(["--write-kubeconfig", kubeconfig.to_str().expect("UTF-8")]);
+        // A node speaks every 10 s.
+        server.extend(["--node-monitor-grace-period", "15", "--default-unreachable-toleration-seconds", "1"]);
         cluster.start(0, &server);
         until("the server's kubeconfig", 15, || kubeconfig.exists().then_some(()));
-        let data = cluster.machines[0].traces.data_dir.clone();
-        let token = until("a join token", 10, || {
-            let out = Command::new(mote()).args(["token", "--data-dir"]).arg(&data).output().expect("mote token");
-            let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            text.split_whitespace().find(|word| word.contains("@sha256:")).map(str::to_owned)
-        });
         for index in 1..=agents {
             let data = cluster.machines[index].traces.data_dir.clone();
             let arguments = pack_arguments("busybox");
@@ -99,26 +98,8 @@ impl Cluster {
             pack.extend(arguments.iter().map(String::as_str));
             pack.push(IMAGE);
             run(mote().to_str().expect("UTF-8"), &pack);
-            let (name, parent) =
-                (cluster.machines[index].name.clone(), cluster.machines[index].traces.cgroup_parent.clone());
-            cluster.start(
-                index,
-                &[
-                    "agent",
-                    "--server",
-                    "https://192.168.77.1:6443",
-                    "--token",
-                    &token,
-                    "--node-name",
-                    &name,
-                    "--cgroup-parent",
-                    &parent,
-                    "--cluster-cidr",
-                    &cluster_cidr,
-                    "--service-cidr",
-                    &service_cidr,
-                ],
-            );
+            let (name, token) = (cluster.machines[index].name.clone(), cluster.token());
+            cluster.join(index, &name, &token);
         }
         for index in 1..=agents {
             let name = cluster.machines[index].name.clone();
@@ -134,9 +115,28 @@ impl Cluster {
         cluster
     }
 
+    /// What `mote token` prints on the server.
+    fn token(&self) -> String {
+        let data = self.machines[0].traces.data_dir.clone();
+        until("a join token", 10, || {
+            let out = Command::new(mote()).args(["token", "--data-dir"]).arg(&data).output().expect("mote token");
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            text.split_whitespace().find(|word| word.contains("@sha256:")).map(str::to_owned)
+        })
+    }
+
+    /// `mote agent` on a machine.
+    fn join(&mut self, index: usize, name: &str, token: &str) {
+        let parent = self.machines[index].traces.cgroup_parent.clone();
+        let mut arguments = vec!["agent", "--server", "https://192.168.77.1:6443", "--token", token];
+        arguments.extend(["--node-name", name, "--cgroup-parent", &parent]);
+        self.start(index, &arguments);
+    }
+
     fn start(&mut self, index: usize, arguments: &[&str]) {
         let log = fs::File::create(self.dir.path().join(format!("{index}.log"))).expect("log");
         let machine = &mut self.machines[index];
+        machine.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         // Not `ip netns exec`: it mounts another /sys, which hides the cgroups.
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", machine.netns)).arg(mote()).args(arguments);
@@ -174,6 +174,58 @@ impl Cluster {
         }
     }
 
+    /// SIGKILL for mote alone; keeper and containers go on.
+    fn crash(&mut self, index: usize) {
+        let mut process = self.machines[index].process.take().expect("started");
+        process.kill().expect("kill");
+        process.wait().expect("wait");
+    }
+
+    /// Starts it again as it was.
+    fn start_again(&mut self, index: usize) {
+        let arguments = self.machines[index].arguments.clone();
+        self.start(index, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Waits for what a machine says when it ends by itself.
+    fn refusal(&mut self, index: usize) -> String {
+        let process = self.machines[index].process.as_mut().expect("started");
+        let status = until("the agent to give up", 20, || process.try_wait().expect("wait"));
+        assert!(!status.success(), "joined:\n{}", self.log(index));
+        self.log(index)
+    }
+
+    /// Process ids of the containers on a machine.
+    fn containers(&self, index: usize) -> BTreeSet<i32> {
+        let marker = format!("/{}/pod", self.machines[index].traces.cgroup_parent);
+        machine::processes().iter().filter(|p| p.cgroups.contains(&marker)).map(|p| p.pid).collect()
+    }
+
+    /// Waits until every pod of the Deployment is ready, so many on each of these nodes.
+    fn wait_spread(&self, wanted: &[(&str, usize)]) {
+        let total: usize = wanted.iter().map(|(_, count)| count).sum();
+        let spread = eventually(60, || {
+            let pods = self.pods();
+            let on =
+                |node: &str| pods.iter().filter(|p| condition(p, "Ready") && p["spec"]["nodeName"] == node).count();
+            (pods.len() == total && wanted.iter().all(|(node, count)| on(node) == *count)).then_some(())
+        });
+        assert!(spread.is_some(), "not {wanted:?}:\n{}", self.kubectl().ok(&["get", "pods,nodes", "-o", "wide"]));
+    }
+
+    /// Waits until so many pods are ready on this node, whatever is still said of others.
+    fn wait_spread_elsewhere(&self, node: &str, count: usize) {
+        let there = |p: &&Value| condition(p, "Ready") && p["spec"]["nodeName"] == node;
+        let done = eventually(60, || (self.pods().iter().filter(there).count() == count).then_some(()));
+        assert!(done.is_some(), "not {count} on {node}:\n{}", self.kubectl().ok(&["get", "pods,nodes", "-o", "wide"]));
+    }
+
+    fn wait_node(&self, name: &str, ready: bool, limit_s: u64) {
+        until(&format!("{name} to be {}", if ready { "Ready" } else { "NotReady" }), limit_s, || {
+            self.kubectl().object("node", name).filter(|node| condition(node, "Ready") == ready).map(|_| ())
+        });
+    }
+
     fn pods(&self) -> Vec<Value> {
         self.kubectl().objects("pods", "app=web")
     }
@@ -198,6 +250,7 @@ impl Drop for Cluster {
                 }
             }
             left.extend(machine.traces.all());
+            left.extend(left_inside(&machine.netns));
             machine.traces.remove_by_force();
             let _ = Command::new("ip").args(["netns", "del", &machine.netns]).output();
         }
@@ -207,25 +260,32 @@ impl Drop for Cluster {
     }
 }
 
-/// `replicas` web servers spread over the nodes that leave a dead node after one second.
+/// What mote made in a namespace and did not take away: links, routes, tables.
+fn left_inside(netns: &str) -> Vec<String> {
+    let inside = |program: &str, args: &[&str]| {
+        let out = Command::new("nsenter").arg(format!("--net=/run/netns/{netns}")).arg(program).args(args).output();
+        String::from_utf8_lossy(&out.expect("nsenter").stdout).into_owned()
+    };
+    let links = inside("ip", &["-br", "link"]);
+    let links = links.lines().filter(|line| line.starts_with("mote") || line.starts_with("mv")).map(str::to_owned);
+    let (routes, tables) = (inside("ip", &["route", "show", "proto", "109"]), inside("nft", &["list", "tables"]));
+    let rest = routes.lines().chain(tables.lines()).map(str::to_owned);
+    links.chain(rest).map(|what| format!("in {netns}: {what}")).collect()
+}
+
+/// `replicas` web servers and their Service.
 fn web(replicas: usize) -> String {
     format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      tolerations:\n      - {{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}}\n      - {{key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 1}}\n      containers:\n      - name: main\n        image: {IMAGE}\n        imagePullPolicy: IfNotPresent\n        command: [httpd, -f, -p, '8080', -h, /www]\n        resources: {{requests: {{cpu: 50m}}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  selector: {{app: web}}\n  ports: [{{port: 80, targetPort: 8080}}]\n"
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: main\n        image: {IMAGE}\n        imagePullPolicy: IfNotPresent\n        command: [httpd, -f, -vv, -p, '8080', -h, /www]\n        resources: {{requests: {{cpu: 50m}}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  selector: {{app: web}}\n  ports: [{{port: 80, targetPort: 8080}}]\n"
     )
 }
 
-fn ready_on(pods: &[Value]) -> BTreeSet<String> {
-    pods.iter()
-        .filter(|pod| condition(pod, "Ready"))
-        .filter_map(|pod| pod["spec"]["nodeName"].as_str().map(str::to_owned))
-        .collect()
-}
-
-fn fetch(cluster: &Cluster, index: usize, host: &str, port: u16) -> bool {
-    let netns = cluster.netns(index);
+/// Whether the web page comes, asked for from inside `netns` (a namespace's file).
+fn fetch(netns: &str, host: &str, port: u16) -> bool {
+    let url = format!("http://{host}:{port}/");
     let out = Command::new("nsenter")
-        .arg(format!("--net={}", netns.display()))
-        .args(["curl", "-s", "--noproxy", "*", "-m", "3", &format!("http://{host}:{port}/")])
+        .arg(format!("--net={netns}"))
+        .args(["curl", "-s", "--noproxy", "*", "-m", "3", &url])
         .output()
         .expect("curl");
     String::from_utf8_lossy(&out.stdout).contains("busybox")
@@ -233,47 +293,89 @@ fn fetch(cluster: &Cluster, index: usize, host: &str, port: u16) -> bool {
 
 #[test]
 fn two_agents_join_by_token_and_their_pods_reach_each_other() {
-    let cluster = Cluster::up(2);
+    let mut cluster = Cluster::up(2);
     cluster.kubectl().apply(&web(4));
-    until("pods ready on both machines", 60, || {
-        let pods = cluster.pods();
-        (ready_on(&pods).len() == 2 && pods.iter().all(|pod| condition(pod, "Ready"))).then_some(())
-    });
-    for pod in cluster.pods() {
-        let ip = pod["status"]["podIP"].as_str().expect("address").to_owned();
-        for index in [1, 2] {
-            until(&format!("machine {index} to reach pod {ip}"), 15, || {
-                fetch(&cluster, index, &ip, 8080).then_some(())
-            });
-        }
-        let name = pod["metadata"]["name"].as_str().expect("name");
-        cluster.kubectl().ok(&["logs", name]); // the server asks the machine of the pod
-    }
+    cluster.wait_spread(&[("machine-1", 2), ("machine-2", 2)]);
     let service = cluster.kubectl().object("service", "web").expect("service");
-    let ip = service["spec"]["clusterIP"].as_str().expect("cluster IP").to_owned();
-    for index in [1, 2] {
-        until(&format!("machine {index} to reach the Service"), 15, || fetch(&cluster, index, &ip, 80).then_some(()));
+    let service = service["spec"]["clusterIP"].as_str().expect("cluster IP").to_owned();
+    let pods: BTreeSet<i32> = [1, 2].into_iter().flat_map(|index| cluster.containers(index)).collect();
+    assert_eq!(pods.len(), 4, "one process each");
+    let nodes = [1, 2].map(|index| cluster.netns(index).display().to_string());
+    let everywhere: Vec<String> =
+        nodes.into_iter().chain(pods.iter().map(|pid| format!("/proc/{pid}/ns/net"))).collect();
+    let addresses: Vec<String> =
+        cluster.pods().iter().map(|pod| pod["status"]["podIP"].as_str().expect("address").to_owned()).collect();
+    for netns in &everywhere {
+        for ip in &addresses {
+            until(&format!("{netns} to reach pod {ip}"), 15, || fetch(netns, ip, 8080).then_some(()));
+        }
+        until(&format!("{netns} to reach the Service"), 15, || fetch(netns, &service, 80).then_some(()));
     }
+    // Each pod was asked by every pod under that one's own address: nothing is translated on the way.
+    for pod in cluster.pods() {
+        let log = cluster.kubectl().ok(&["logs", pod["metadata"]["name"].as_str().expect("name")]);
+        for ip in &addresses {
+            assert!(log.contains(&format!("{ip}]:")), "{ip} is not in the log:\n{log}");
+        }
+    }
+    for pid in &pods {
+        let inside = ["-a", "-t", &pid.to_string(), "busybox"].map(str::to_owned);
+        let page = |host: &str| {
+            let out = Command::new("nsenter").args(&inside).args(["wget", "-q", "-O", "-", host]).output();
+            String::from_utf8_lossy(&out.expect("nsenter").stdout).contains("busybox")
+        };
+        until("the Service's name in a pod", 15, || page("http://web.default/").then_some(()));
+    }
+    let taken = cluster.token();
+    cluster.crash(2); // its name stays taken: for the control plane it lives
+    let own = cluster.machines[2].arguments.clone();
+    let joined = cluster.machines[2].traces.data_dir.join("agent");
+    let aside = cluster.dir.path().join("aside");
+    fs::rename(&joined, &aside).expect("hide the identity");
+    cluster.join(2, "machine-1", &taken);
+    let said = cluster.refusal(2);
+    assert!(said.contains("another machine has that name"), "{said}");
+    fs::remove_dir_all(&joined).expect("remove");
+    fs::rename(&aside, &joined).expect("put the identity back");
+    cluster.machines[2].arguments = own;
+    cluster.start_again(2);
+    cluster.wait_spread(&[("machine-1", 2), ("machine-2", 2)]);
 }
 
 #[test]
 fn a_dead_machine_turns_not_ready_and_its_pods_are_made_elsewhere() {
     let mut cluster = Cluster::up(2);
-    cluster.kubectl().apply(&web(2));
-    until("two pods ready", 60, || {
-        (cluster.pods().iter().filter(|pod| condition(pod, "Ready")).count() == 2).then_some(())
-    });
+    cluster.kubectl().apply(&web(4));
+    cluster.wait_spread(&[("machine-1", 2), ("machine-2", 2)]);
     cluster.kill(2);
-    let dead = cluster.machines[2].name.clone();
-    until("the dead machine to be NotReady", 90, || {
-        cluster.kubectl().object("node", &dead).filter(|node| !condition(node, "Ready")).map(|_| ())
+    cluster.wait_node("machine-2", false, 40);
+    cluster.wait_spread_elsewhere("machine-1", 4);
+}
+
+#[test]
+fn whatever_of_mote_is_killed_the_containers_go_on_until_their_pods_are_deleted() {
+    let mut cluster = Cluster::up(2);
+    cluster.kubectl().apply(&web(4));
+    cluster.wait_spread(&[("machine-1", 2), ("machine-2", 2)]);
+    let before = [cluster.containers(1), cluster.containers(2)];
+    cluster.crash(0);
+    cluster.start_again(0);
+    until("the server to answer again", 15, || cluster.kubectl().answer(&["get", "nodes"], "").ok.then_some(()));
+    cluster.kubectl().ok(&["scale", "deployment", "web", "--replicas", "6"]);
+    cluster.wait_spread(&[("machine-1", 3), ("machine-2", 3)]);
+    for (index, old) in [1, 2].into_iter().zip(&before) {
+        assert!(cluster.containers(index).is_superset(old), "containers were restarted on machine {index}");
+    }
+    cluster.crash(2);
+    cluster.wait_node("machine-2", false, 40);
+    cluster.wait_spread_elsewhere("machine-1", 6);
+    assert_eq!(cluster.containers(2).len(), 3, "nobody is there to stop them");
+    cluster.start_again(2);
+    cluster.wait_node("machine-2", true, 15);
+    until("the pods deleted meanwhile to end", 20, || {
+        (cluster.containers(2).is_empty() && cluster.pods().len() == 6).then_some(())
     });
-    let alive = cluster.machines[1].name.clone();
-    until("two pods ready on the other machine", 60, || {
-        let pods = cluster.pods();
-        let there = pods.iter().filter(|pod| condition(pod, "Ready") && pod["spec"]["nodeName"] == alive.as_str());
-        (there.count() == 2).then_some(())
-    });
+    assert_eq!(cluster.machines[2].traces.of_pods(), Vec::<String>::new());
 }
 
 #[test]
@@ -285,25 +387,17 @@ fn a_wrong_token_or_a_wrong_certificate_hash_is_refused_in_plain_words() {
         &["server", "--listen", "192.168.77.1:6443", "--write-kubeconfig", kubeconfig.to_str().expect("UTF-8")],
     );
     until("the server's kubeconfig", 15, || kubeconfig.exists().then_some(()));
-    let wrong = format!("abcdef.0123456789abcdef@sha256:{}", "0".repeat(64));
-    let (name, parent) = (cluster.machines[1].name.clone(), cluster.machines[1].traces.cgroup_parent.clone());
-    cluster.start(
-        1,
-        &[
-            "agent",
-            "--server",
-            "https://192.168.77.1:6443",
-            "--token",
-            &wrong,
-            "--node-name",
-            &name,
-            "--cgroup-parent",
-            &parent,
-        ],
-    );
-    until("the agent to say what is wrong", 20, || {
-        let log = cluster.log(1);
-        (log.contains("certificate") || log.contains("sha256")).then_some(())
-    });
+    let token = cluster.token();
+    let (bearer, pin) = token.split_once("@sha256:").expect("a token with a hash");
+    let rows = [
+        (format!("abcdef.0123456789abcdef@sha256:{pin}"), "does not know this token"),
+        (format!("{bearer}@sha256:{}", "0".repeat(64)), "CA certificate is not the one whose sha256 the token names"),
+        (bearer.to_owned(), "--token"),
+    ];
+    for (wrong, words) in rows {
+        cluster.join(1, "machine-1", &wrong);
+        let said = cluster.refusal(1);
+        assert!(said.contains(words), "{wrong}: {said}");
+    }
     assert!(cluster.kubectl().objects("nodes", "").is_empty(), "nothing joined");
 }

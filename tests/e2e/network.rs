@@ -1,7 +1,9 @@
 //! The pod network.
 
+use std::process::Command;
+
 use crate::harness::node::{pod_ip, wait_http};
-use crate::harness::{Node, Registry};
+use crate::harness::{Node, Registry, machine, until};
 use crate::{IDLE, shell};
 
 const SERVER: &str = "exec httpd -f -p 8080 -h /www";
@@ -51,4 +53,34 @@ fn pods_find_each_other_by_their_own_names_and_resolvers() {
     assert!(said.contains(pod_ip(&pod)), "/etc/hosts names the pod: {said}");
     assert!(said.contains("search default.svc.cluster.local svc.cluster.local cluster.local"), "{said}");
     assert!(said.contains("ndots:5"), "{said}");
+}
+
+#[test]
+fn a_pod_reaches_the_kubernetes_service_and_its_certificate_is_valid_for_that_address() {
+    let registry = Registry::with_images();
+    let mut node = Node::up();
+    node.kubectl().apply(&shell("client", &registry, IDLE));
+    node.wait_pod_ready("client", 20);
+    let service = node.kubectl().object("service", "kubernetes").expect("seeded")["spec"]["clusterIP"].clone();
+    let url = format!("https://{}/healthz", service.as_str().expect("cluster IP"));
+    let ca = node.data_dir().join("pki/ca.crt");
+    for run in ["first", "second"] {
+        let marker = format!("/{}/pod", node.traces.cgroup_parent);
+        let inside = machine::processes().into_iter().find(|p| p.cgroups.contains(&marker)).expect("the pod's process");
+        until(&format!("{url} from the pod, {run} start"), 15, || {
+            let out = Command::new("nsenter")
+                .args(["-n", "-t", &inside.pid.to_string(), "curl", "-s", "--noproxy", "*", "-m", "3", "--cacert"])
+                .arg(&ca)
+                .arg(&url)
+                .output()
+                .expect("curl");
+            (String::from_utf8_lossy(&out.stdout) == "ok").then_some(())
+        });
+        let slice = node.kubectl().object("endpointslice", "kubernetes").expect("published");
+        let address = slice["endpoints"][0]["addresses"][0].as_str().expect("address").to_owned();
+        assert!(address.starts_with(&node.slot.pod_prefix()) && address.ends_with(".1"), "the gateway, not {address}");
+        node.stop(nix::sys::signal::Signal::SIGKILL);
+        node.start();
+        node.wait_ready();
+    }
 }

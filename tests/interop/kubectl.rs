@@ -83,7 +83,8 @@ fn followed_logs_and_watches_stream() {
 fn workloads_are_driven_by_their_commands() {
     each_release(|_, kubectl, registry| {
         let image = registry.image("busybox");
-        kubectl.ok(&["create", "deployment", "sleeper", "--image", &image, "--", "sleep", "1000"]);
+        let command = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]; // a first process that hears SIGTERM
+        kubectl.ok(&[&["create", "deployment", "sleeper", "--image", &image, "--"][..], &command].concat());
         kubectl.ok(&["rollout", "status", "deployment/sleeper", "--timeout=40s"]);
         kubectl.ok(&["scale", "deployment/sleeper", "--replicas=2"]);
         kubectl.ok(&["rollout", "status", "deployment/sleeper", "--timeout=40s"]);

@@ -27,8 +27,8 @@ usage: mote agent --server URL --token TOKEN [OPTIONS]     join a control plane 
   --node-name NAME         default: this machine's name
   --node-ip ADDR           default: the address of the default route's link
   --kubelet-port PORT      for logs (default 10250; any free one if it is taken)
-  --cluster-cidr CIDR      as the control plane has it (default 10.42.0.0/16)
-  --service-cidr CIDR      as the control plane has it (default 10.43.0.0/16)
+  --cluster-cidr CIDR      addresses of pods, --standalone only (default 10.42.0.0/16)
+  --service-cidr CIDR      addresses of Services, --standalone only (default 10.43.0.0/16)
   --cgroup-parent NAME     control group of all pods (default mote)
   --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
 
@@ -44,8 +44,8 @@ struct Options {
     node_name: String,
     node_ip: Option<Ipv4Addr>,
     kubelet_port: u16,
-    cluster_cidr: Cidr,
-    service_cidr: Cidr,
+    cluster_cidr: Option<Cidr>,
+    service_cidr: Option<Cidr>,
     cgroup_parent: String,
     plain_http: Vec<String>,
 }
@@ -60,8 +60,8 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         node_name: host_name(),
         node_ip: None,
         kubelet_port: 10250,
-        cluster_cidr: Cidr::new(Ipv4Addr::new(10, 42, 0, 0), 16),
-        service_cidr: Cidr::new(Ipv4Addr::new(10, 43, 0, 0), 16),
+        cluster_cidr: None,
+        service_cidr: None,
         cgroup_parent: "mote".into(),
         plain_http: Vec::new(),
     };
@@ -75,8 +75,8 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long("node-name") => options.node_name = value(parser, "--node-name")?,
             lexopt::Arg::Long("node-ip") => options.node_ip = Some(value(parser, "--node-ip")?),
             lexopt::Arg::Long("kubelet-port") => options.kubelet_port = value(parser, "--kubelet-port")?,
-            lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = value(parser, "--cluster-cidr")?,
-            lexopt::Arg::Long("service-cidr") => options.service_cidr = value(parser, "--service-cidr")?,
+            lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = Some(value(parser, "--cluster-cidr")?),
+            lexopt::Arg::Long("service-cidr") => options.service_cidr = Some(value(parser, "--service-cidr")?),
             lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
             lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
@@ -88,6 +88,11 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
     }
     if options.standalone && options.manifests.is_none() {
         return Err(Stop::Usage("--standalone needs --manifests DIR".into()));
+    }
+    if options.server.is_some() && (options.cluster_cidr.is_some() || options.service_cidr.is_some()) {
+        return Err(Stop::Usage(
+            "--cluster-cidr and --service-cidr are the control plane's to say: give them to it".into(),
+        ));
     }
     if !super::sane_group(&options.cgroup_parent) {
         return Err(Stop::Usage(format!(
@@ -120,6 +125,8 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
 async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
     let stop = signalled();
     tokio::pin!(stop);
+    let range = |chosen: Option<Cidr>, second| chosen.unwrap_or(Cidr::new(Ipv4Addr::new(10, second, 0, 0), 16));
+    let mut ranges = (range(options.cluster_cidr, 42), range(options.service_cidr, 43));
     let mut client = None;
     let mut kubelet = None;
     let node_ip = match options.node_ip {
@@ -133,7 +140,12 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
             connector = connector => connector.map_err(|why| format!("join {server}: {why}"))?,
             () = &mut stop => return Ok(()),
         };
-        client = Some(Rc::new(Client::new(connector)));
+        let joined = Rc::new(Client::new(connector));
+        ranges = tokio::select! {
+            ranges = join::ranges(&instance.data, &joined) => ranges,
+            () = &mut stop => return Ok(()),
+        };
+        client = Some(joined);
         let files = Files::new(&instance.data);
         let acceptor = tls::acceptor(files.ca()?, files.identity("kubelet")?)?;
         kubelet = Some((tls::bind(options.kubelet_port).await?, acceptor));
@@ -142,8 +154,8 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         instance,
         node_name: options.node_name.clone(),
         cgroup_parent: options.cgroup_parent,
-        cluster_cidr: options.cluster_cidr,
-        service_cidr: options.service_cidr,
+        cluster_cidr: ranges.0,
+        service_cidr: ranges.1,
         domain: "cluster.local".into(),
         client,
         manifests: options.manifests.clone(),

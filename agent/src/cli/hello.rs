@@ -33,17 +33,19 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = [0u8; REQUEST_BYTES_MAX];
     let n = stream.read(&mut request)?;
+    if n == 0 {
+        return Ok(()); // a TCP probe: connected, asked nothing, gone
+    }
     let text = String::from_utf8_lossy(request.get(..n).unwrap_or_default()).into_owned();
     println!("{} {}", stream.peer_addr()?, text.lines().next().unwrap_or_default());
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "?".into());
     let body = format!(
         "<!doctype html><meta charset=utf-8><title>mote</title>\n<h1>Hello from mote</h1>\n\
-         <p>pod {} ({}) on node {}, {}/{}</p>\n",
+         <p>pod {} ({}) on node {}, {}</p>\n",
         variable("POD_NAME"),
         variable("POD_IP"),
         variable("NODE_NAME"),
-        std::env::consts::OS,
-        std::env::consts::ARCH
+        mote_images::Platform::host()
     );
     write!(
         stream,

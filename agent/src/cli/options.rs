@@ -54,6 +54,29 @@ pub(crate) fn need_root(what: &str) -> Result<(), String> {
     }
 }
 
+/// How long a silent node is waited for; what is not said is as upstream has it. The flags are named as upstream's.
+#[derive(Default)]
+pub(crate) struct Patience {
+    pub(crate) grace: Option<u32>,
+    pub(crate) not_ready: Option<u32>,
+    pub(crate) unreachable: Option<u32>,
+}
+
+impl Patience {
+    pub(crate) const HELP: &str = "\
+  --node-monitor-grace-period SECONDS               a node silent for so long is NotReady (default 40; it speaks every 10)
+  --default-not-ready-toleration-seconds SECONDS    how long pods stay on a node that is not ready (default 300)
+  --default-unreachable-toleration-seconds SECONDS  how long pods stay on a node that is silent (default 300)
+";
+
+    pub(crate) fn apply(&self, config: &mut minicp::Config) {
+        let set = |field: &mut i64, chosen: Option<u32>| *field = chosen.map_or(*field, i64::from);
+        set(&mut config.node_grace_seconds, self.grace);
+        set(&mut config.not_ready_seconds, self.not_ready);
+        set(&mut config.unreachable_seconds, self.unreachable);
+    }
+}
+
 /// The runtime every long-running command uses: one thread, few blocking ones that go when idle.
 pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()

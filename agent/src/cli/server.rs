@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use super::options::{Stop, block_on, path, signalled, stopped, value};
+use super::options::{Patience, Stop, block_on, path, signalled, stopped, value};
 use crate::instance::{Instance, write_secret};
 
 const HELP: &str = "\
@@ -19,8 +19,6 @@ usage: mote server [OPTIONS]
   --write-kubeconfig FILE  write the kubeconfig there as well as to DIR/kubeconfig
   --cluster-cidr CIDR      addresses of pods (default 10.42.0.0/16)
   --service-cidr CIDR      addresses of Services (default 10.43.0.0/16)
-  --node-grace SECONDS     a node that is silent for so long is NotReady (default 40)
-  --eviction SECONDS       pods of such a node are made elsewhere after (default 300)
 ";
 
 const TOKEN_HELP: &str = "\
@@ -36,8 +34,7 @@ struct Options {
     kubeconfig: Option<PathBuf>,
     cluster_cidr: minicp::Cidr,
     service_cidr: minicp::Cidr,
-    node_grace: Option<i64>,
-    eviction: Option<i64>,
+    patience: Patience,
 }
 
 fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
@@ -50,8 +47,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         kubeconfig: None,
         cluster_cidr: default.cluster_cidr,
         service_cidr: default.service_cidr,
-        node_grace: None,
-        eviction: None,
+        patience: Patience::default(),
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -61,8 +57,15 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long("write-kubeconfig") => options.kubeconfig = Some(path(parser)?),
             lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = value(parser, "--cluster-cidr")?,
             lexopt::Arg::Long("service-cidr") => options.service_cidr = value(parser, "--service-cidr")?,
-            lexopt::Arg::Long("node-grace") => options.node_grace = Some(value(parser, "--node-grace")?),
-            lexopt::Arg::Long("eviction") => options.eviction = Some(value(parser, "--eviction")?),
+            lexopt::Arg::Long("node-monitor-grace-period") => {
+                options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
+            }
+            lexopt::Arg::Long("default-not-ready-toleration-seconds") => {
+                options.patience.not_ready = Some(value(parser, "--default-not-ready-toleration-seconds")?);
+            }
+            lexopt::Arg::Long("default-unreachable-toleration-seconds") => {
+                options.patience.unreachable = Some(value(parser, "--default-unreachable-toleration-seconds")?);
+            }
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
             other => return Err(other.unexpected().into()),
         }
@@ -74,7 +77,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let options = match read(&mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, HELP),
+        Err(stop) => return stopped(stop, &format!("{HELP}{}", Patience::HELP)),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = Instance::open(&options.data_dir).and_then(|instance| {
@@ -99,8 +102,7 @@ async fn serve(options: &Options, instance: &Instance) -> Result<(), String> {
     {
         config.advertise = IpAddr::V4(address);
     }
-    config.node_grace_seconds = options.node_grace.unwrap_or(config.node_grace_seconds);
-    config.eviction_seconds = options.eviction.unwrap_or(config.eviction_seconds);
+    options.patience.apply(&mut config);
     let server = minicp::Server::start(config, Rc::new(minicp::SystemClock)).await;
     let server = server.map_err(|e| format!("start control plane: {e}"))?;
     let kubeconfig = instance.data.join("kubeconfig");

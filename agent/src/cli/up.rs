@@ -6,12 +6,16 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::options::{Stop, block_on, need_root, path, signalled, stopped, value};
+use super::options::{Patience, Stop, block_on, need_root, path, signalled, stopped, value};
+use crate::agent::Agent;
 use crate::client::{Client, Connector};
 use crate::instance::{Instance, host_name, write_secret};
-use crate::net::Cidr;
+use crate::net::{self, Cidr};
 use crate::run::{self, Running, Start};
 use crate::{apply, demo};
+
+/// How often to look for the pod network, which comes within a second of the first start.
+const NETWORK_EVERY: Duration = Duration::from_millis(50);
 
 const HELP: &str = "\
 mote up: a whole Kubernetes in this process, its containers beside it
@@ -30,7 +34,9 @@ usage: mote up [OPTIONS]
   --apply FILE             apply it when the API is ready (may be repeated)
   --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
   --demo                   a hello page from an image made of this executable; Ctrl-C removes everything
+";
 
+const END: &str = "
 Ctrl-C or SIGTERM ends control plane and agent; containers go on, and the next `mote up` finds them. `mote down` ends them.
 ";
 
@@ -47,6 +53,7 @@ struct Options {
     apply: Vec<PathBuf>,
     plain_http: Vec<String>,
     demo: bool,
+    patience: Patience,
 }
 
 impl Options {
@@ -64,6 +71,7 @@ impl Options {
             apply: Vec::new(),
             plain_http: Vec::new(),
             demo: false,
+            patience: Patience::default(),
         };
         while let Some(arg) = parser.next()? {
             match arg {
@@ -78,6 +86,15 @@ impl Options {
                 lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
                 lexopt::Arg::Long("apply") => options.apply.push(path(parser)?),
                 lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
+                lexopt::Arg::Long("node-monitor-grace-period") => {
+                    options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
+                }
+                lexopt::Arg::Long("default-not-ready-toleration-seconds") => {
+                    options.patience.not_ready = Some(value(parser, "--default-not-ready-toleration-seconds")?);
+                }
+                lexopt::Arg::Long("default-unreachable-toleration-seconds") => {
+                    options.patience.unreachable = Some(value(parser, "--default-unreachable-toleration-seconds")?);
+                }
                 lexopt::Arg::Long("demo") => options.demo = true,
                 lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
                 other => return Err(other.unexpected().into()),
@@ -99,7 +116,7 @@ impl Options {
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let options = match Options::read(&mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, HELP),
+        Err(stop) => return stopped(stop, &format!("{HELP}{}{END}", Patience::HELP)),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = need_root("mote up").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
@@ -141,6 +158,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
     .await?;
     let agent = running.agent.clone();
     server.set_local_node(&options.node_name, Rc::new(move || crate::server::dial(&agent)));
+    tokio::task::spawn_local(serve_pods(server.clone(), running.agent.clone()));
     let admin = {
         let server = server.clone();
         Client::new(Connector::Memory(Rc::new(move || server.connect(minicp::UserInfo::admin()))))
@@ -171,10 +189,12 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         println!("\nremoving the demo");
         remove_demo(&running, &admin).await;
         running.agent.closing.set(true);
+        log::set_max_level(log::LevelFilter::Error);
         server.stop().await;
         super::down::clear(instance, Duration::from_secs(5)).await?;
     } else {
         running.agent.closing.set(true);
+        log::set_max_level(log::LevelFilter::Error); // watches that end are no news now
         let pods = running.agent.pods();
         server.stop().await;
         println!(
@@ -198,10 +218,28 @@ async fn start_server(options: &Options, instance: &Instance) -> Result<minicp::
     let convert = |cidr: Cidr| cidr.to_string().parse().map_err(|e: minicp::config::CidrError| e.to_string());
     config.cluster_cidr = convert(options.cluster_cidr)?;
     config.service_cidr = convert(options.service_cidr)?;
-    if let Some(ip) = options.node_ip.filter(|_| options.listen.ip().is_unspecified()) {
-        config.advertise = IpAddr::V4(ip);
+    options.patience.apply(&mut config);
+    if options.listen.ip().is_unspecified() {
+        let known = options.node_ip.or(net::node_address().map_err(|e| format!("find the node's address: {e}"))?);
+        config.advertise = known.map_or(config.advertise, IpAddr::V4);
     }
     minicp::Server::start(config, Rc::new(minicp::SystemClock)).await.map_err(|e| format!("start control plane: {e}"))
+}
+
+/// A control plane on loopback alone is out of the pods' reach: as soon as there is a pod network, it answers at its gateway too.
+async fn serve_pods(server: minicp::Server, agent: Rc<Agent>) {
+    if !server.is_local() {
+        return;
+    }
+    let mut network = agent.network.borrow().clone();
+    while network.is_none() {
+        tokio::time::sleep(NETWORK_EVERY).await;
+        network = agent.network.borrow().clone();
+    }
+    let Some(gateway) = network.map(|network| network.gateway()) else { return };
+    if let Err(error) = server.serve_pods_at(IpAddr::V4(gateway)).await {
+        log::error!("{error}; pods do not reach the Kubernetes API");
+    }
 }
 
 /// What is to happen once the node is there.

@@ -28,6 +28,8 @@ const LEASE_SECONDS: u64 = 40;
 /// A status that did not change is said this often.
 const STATUS_EVERY: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two statuses, however often they are asked for.
+const SAY_PAUSE: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What of the node is decided when it starts.
@@ -51,6 +53,10 @@ pub async fn keep(agent: Rc<Agent>, client: Rc<Client>, settings: Settings, regi
     let mut said_at = Moment::default();
     let mut lease = None;
     loop {
+        // The lease first: a status that comes before it may look like that of a node that is long gone.
+        if let Err(error) = renew(&agent, &client, &mut lease).await {
+            log::warn!("renew lease of node {}: {error}", agent.config.node_name);
+        }
         let now = Moment::now();
         let network = agent.network.borrow().is_some();
         let status = status(&agent, &settings, network, &said, now);
@@ -74,14 +80,12 @@ pub async fn keep(agent: Rc<Agent>, client: Rc<Client>, settings: Settings, regi
                 Err(error) => log::warn!("patch status of node {}: {error}", agent.config.node_name),
             }
         }
-        if let Err(error) = renew(&agent, &client, &mut lease).await {
-            log::warn!("renew lease of node {}: {error}", agent.config.node_name);
-        }
-        if network {
-            tokio::time::sleep(LEASE_EVERY).await;
-        } else {
-            // Ready is said as soon as the network is.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::select! {
+            () = tokio::time::sleep(LEASE_EVERY) => {}
+            () = agent.say_node.notified() => {
+                said_at = Moment::default();
+                tokio::time::sleep(SAY_PAUSE).await; // never faster than that, whoever rings
+            }
         }
     }
 }
@@ -309,6 +313,10 @@ pub async fn follow(agent: Rc<Agent>, client: Rc<Client>, settings: NetSettings,
                 match open_network(&agent, &settings, cidr) {
                     Ok(_) => opened(cidr),
                     Err(why) => log::error!("{why}"),
+                }
+                let mut conditions = list_at(node, &["status", "conditions"]).iter();
+                if conditions.any(|c| str_at(c, &["type"]) == "Ready" && str_at(c, &["status"]) == "Unknown") {
+                    agent.say_node.notify_one();
                 }
             } else if let Some(address) = address_of(node) {
                 others.insert(meta::name(node).to_owned(), (cidr, address));

@@ -4,7 +4,7 @@
 //! costs code. What a kind looks like is data: `kind` (names, scope, subresources) and `schema` (a committed table of
 //! types) drive checking, pruning, strategic merge and server-side apply alike.
 //!
-//! Reading order: `tree`, `meta`, `kind`, `status`, then the way of a write: `tree::parse_json` or `yaml` -> `schema::check` ->
+//! Reading order: `tree`, `meta`, `kind`, `status`, then the way of a write: `tree::parse_json`, `yaml` or `proto` -> `schema::check` ->
 //! `defaults` -> `patch`/`apply` -> `validate`; and of a read: `selector`, `columns`.
 //!
 //! Nothing here reads a clock, a file or a socket: time comes in as `time::Time`.
@@ -17,6 +17,7 @@ pub mod field;
 pub mod kind;
 pub mod meta;
 pub mod patch;
+pub mod proto;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -1,8 +1,9 @@
 //! What fields a kind has: a committed table of types, and the check of an object against it.
 //!
 //! The table (`schema/types.txt`, written by `derive/`) is text that is searched in place: nothing is built in memory at start. One line per
-//! type, sorted by name, then its fields, sorted: `apps/v1.DeploymentSpec replicas:i template!:v1.PodTemplateSpec`. `!` marks required
-//! fields. Shapes: `s`tring, `i`nt32, `l`ong (int64), `b`ool, `f`loat, `t`ime, `m`icro time, `q`uantity, int `o`r string, b`y`tes in base64,
+//! type, sorted by name, then its fields, sorted: `apps/v1.DeploymentSpec replicas*1:i template!#3:v1.PodTemplateSpec`. `!` marks required
+//! fields. Then the field's number in protobuf, after `#`, or after `*` if Go writes it in JSON also when it is zero; `2.5`: field 5 of the
+//! message in field 2, which JSON does not show. Shapes: `s`tring, `i`nt32, `l`ong (int64), `b`ool, `f`loat, `t`ime, `m`icro time, `q`uantity, int `o`r string, b`y`tes in base64,
 //! `r`aw JSON, `[shape]` list, `{shape}` map; a name with a dot is a type, with nothing before the dot of the same group and version. After a list:
 //! `=` a set, `#a,b` a map by these keys (server-side apply), `^a` merged by this key (strategic merge), `^` added to, `~` `$retainKeys`.
 //! After a struct or map: `=` owned as one value. A list without a mark is replaced whole.
@@ -28,7 +29,19 @@ pub struct Type<'a> {
 pub struct Field<'a> {
     pub name: &'a str,
     pub required: bool,
+    /// Path of numbers in protobuf (`5`, `2.5`); "" for none.
+    pub number: &'a str,
+    /// Go writes it in JSON also when it is zero: a pointer, or not `omitempty`.
+    pub keeps_zero: bool,
     pub shape: Shape<'a>,
+}
+
+/// What a number in a protobuf message stands for.
+pub enum Numbered<'a> {
+    Field(Field<'a>),
+    /// A message whose fields JSON shows among those around it.
+    Inline,
+    Unknown,
 }
 
 /// How a list is merged and owned.
@@ -169,20 +182,44 @@ impl<'a> Type<'a> {
         self.fields.split(' ').filter(|f| !f.is_empty()).filter_map(move |f| self.parse(f))
     }
     pub fn field(self, name: &str) -> Option<Field<'a>> {
-        let text =
-            self.fields.split(' ').find(|f| f.strip_prefix(name).is_some_and(|rest| rest.starts_with([':', '!'])))?;
-        self.parse(text)
+        self.parse(self.fields.split(' ').find(|f| is_of(f, name))?)
+    }
+    /// The field with a path of numbers (`5`, `2.5`) in protobuf.
+    pub fn numbered(self, path: &str) -> Numbered<'a> {
+        for text in self.fields.split(' ') {
+            let number = split_number(text.split(':').next().unwrap_or("")).1;
+            match number.strip_prefix(path) {
+                Some("") => return self.parse(text).map_or(Numbered::Unknown, Numbered::Field),
+                Some(rest) if rest.starts_with('.') => return Numbered::Inline,
+                _ => {}
+            }
+        }
+        Numbered::Unknown
     }
     fn parse(self, field: &'a str) -> Option<Field<'a>> {
         let (name, shape) = field.split_once(':')?;
+        let (name, number, keeps_zero) = split_number(name);
         let (name, required) = name.strip_suffix('!').map_or((name, false), |n| (n, true));
-        Some(Field { name, required, shape: Shape::parse(shape, self.home()) })
+        Some(Field { name, required, number, keeps_zero, shape: Shape::parse(shape, self.home()) })
     }
     /// Whether `field` is a struct to which `$retainKeys` applies.
     pub fn retains_keys(self, field: &str) -> bool {
-        self.fields
-            .split(' ')
-            .any(|f| f.ends_with('~') && f.strip_prefix(field).is_some_and(|rest| rest.starts_with([':', '!'])))
+        self.fields.split(' ').any(|f| f.ends_with('~') && is_of(f, field))
+    }
+}
+
+/// Whether the text of a field is that of `name`.
+fn is_of(field: &str, name: &str) -> bool {
+    field.strip_prefix(name).is_some_and(|rest| rest.starts_with([':', '!', '#', '*']))
+}
+
+/// `replicas*1` -> `replicas`, `1`, and whether a zero is kept.
+fn split_number(head: &str) -> (&str, &str, bool) {
+    let cut = |mark| head.split_once(mark);
+    match (cut('#'), cut('*')) {
+        (Some((name, number)), _) => (name, number, false),
+        (_, Some((name, number))) => (name, number, true),
+        _ => (head, "", true),
     }
 }
 

@@ -113,12 +113,17 @@ pub enum JsonError {
 
 /// Reads one JSON document of at most `bytes_max` bytes and [`JSON_DEPTH_MAX`] levels.
 pub fn parse_json(bytes: &[u8], bytes_max: usize) -> Result<Parsed, JsonError> {
+    parse_json_within(bytes, bytes_max, 0)
+}
+
+/// The same for a document that stands `depth` levels deep in another tree.
+pub(crate) fn parse_json_within(bytes: &[u8], bytes_max: usize, depth: usize) -> Result<Parsed, JsonError> {
     if bytes.len() > bytes_max {
         return Err(JsonError::TooLarge(bytes.len(), bytes_max));
     }
     let duplicates = RefCell::new(Vec::new());
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Node { depth: 0, above: Path::Root, duplicates: &duplicates }.deserialize(&mut reader)?;
+    let value = Node { depth, above: Path::Root, duplicates: &duplicates }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(Parsed { value, duplicates: duplicates.into_inner() })
 }

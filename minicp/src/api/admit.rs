@@ -177,14 +177,19 @@ async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
         let account = str_at(pod, &["spec", "serviceAccountName"]).to_owned();
         set(pod, &["spec", "serviceAccount"], account.into());
     }
-    for condition in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    let patience = [
+        ("node.kubernetes.io/not-ready", api.config.not_ready_seconds),
+        ("node.kubernetes.io/unreachable", api.config.unreachable_seconds),
+    ];
+    for (condition, seconds) in patience {
         let tolerated = list_at(pod, &["spec", "tolerations"]).iter().any(|t| {
             let (key, effect) = (str_at(t, &["key"]), str_at(t, &["effect"]));
             (key == condition || (key.is_empty() && str_at(t, &["operator"]) == "Exists"))
                 && (effect.is_empty() || effect == "NoExecute")
         });
         if !tolerated {
-            let toleration = json!({"key": condition, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": api.config.eviction_seconds});
+            let toleration =
+                json!({"key": condition, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
             set_default(pod, &["spec", "tolerations"], json!([]));
             if let Some(list) = slot(pod, &["spec", "tolerations"]).as_array_mut() {
                 list.push(toleration);

@@ -103,7 +103,7 @@ pub struct Running {
 pub fn spawn_all(client: &Client, config: &Config) -> Running {
     let limits = Limits {
         node_grace_ms: u64::try_from(config.node_grace_seconds).unwrap_or(40).saturating_mul(1000),
-        eviction_seconds: config.eviction_seconds,
+        eviction_seconds: config.unreachable_seconds,
         ..Limits::default()
     };
     let settings = Settings { limits, cluster_cidr: config.cluster_cidr, node_prefix: 24, ca_pem: client.ca_pem() };

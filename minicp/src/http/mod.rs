@@ -7,7 +7,6 @@ pub(crate) mod answer;
 pub(crate) mod body;
 mod discovery;
 mod openapi;
-mod protobuf;
 pub(crate) mod proxy;
 mod resource;
 mod route;

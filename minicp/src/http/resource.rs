@@ -43,9 +43,15 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
             Ok(answer::list(kind, form, &listed, app.api.now()))
         }
         (Verb::Watch, _) => watch::answer(app, asked, target).await,
-        (Verb::Create, _) => create(app, asked, target, body).await,
-        (Verb::Update | Verb::Patch, _) => change(app, asked, target, body).await,
-        (Verb::Delete | Verb::DeleteCollection, _) => delete(app, asked, target, body).await,
+        // Who could not read the answer writes nothing.
+        (verb, _) => {
+            Form::of(&asked.headers, &asked.query)?;
+            match verb {
+                Verb::Create => create(app, asked, target, body).await,
+                Verb::Update | Verb::Patch => change(app, asked, target, body).await,
+                _ => delete(app, asked, target, body).await,
+            }
+        }
     }
 }
 

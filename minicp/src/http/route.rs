@@ -6,11 +6,12 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use hyper::{HeaderMap, Method, Request};
+use mote_api::proto;
 use mote_api::status::Status;
 use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 
 use super::answer::{self, Answer};
-use super::{App, BODY_TIMEOUT, discovery, openapi, protobuf, resource};
+use super::{App, BODY_TIMEOUT, discovery, openapi, resource};
 use crate::api::request::{Query, Target, decode};
 use crate::auth::{Attributes, UserInfo, authorize};
 
@@ -157,10 +158,8 @@ pub(crate) async fn read_tree(asked: &Asked, body: Incoming) -> Result<(Value, V
         // kubectl and curl both often say nothing, or something odd, about deletes.
         "" | "application/json" | "application/x-www-form-urlencoded" => tree_of_json(&bytes),
         _ if media.ends_with("+json") => tree_of_json(&bytes),
-        "application/vnd.kubernetes.protobuf" => {
-            let tree = protobuf::decode(&bytes);
-            tree.map(|v| (v, Vec::new()))
-                .ok_or_else(|| Status::bad_request("the body is not protobuf of a type served here"))
+        proto::MEDIA_TYPE => {
+            proto::decode(&bytes).map(|v| (v, Vec::new())).map_err(|e| Status::bad_request(e.to_string()))
         }
         "application/yaml" | "application/apply-patch+yaml" => {
             if bytes.first() == Some(&b'{') {
@@ -169,7 +168,7 @@ pub(crate) async fn read_tree(asked: &Asked, body: Incoming) -> Result<(Value, V
             let text = std::str::from_utf8(&bytes).map_err(|_| Status::bad_request("yaml: not UTF-8"))?;
             mote_api::yaml::parse_one(text).map(|v| (v, Vec::new())).map_err(|e| Status::bad_request(e.to_string()))
         }
-        _ => Err(Status::unsupported_media_type(&["application/json", "application/yaml"])),
+        _ => Err(Status::unsupported_media_type(&["application/json", "application/yaml", proto::MEDIA_TYPE])),
     }
 }
 

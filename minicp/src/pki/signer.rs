@@ -29,7 +29,8 @@ fn has(csr: &Value, condition: &str) -> bool {
     list_at(csr, &["status", "conditions"]).iter().any(|c| str_at(c, &["type"]) == condition)
 }
 
-fn plan(csr: &Value, request: &Result<Request, String>) -> Plan {
+/// `taken`: the node the request names is there already, and lives.
+fn plan(csr: &Value, request: &Result<Request, String>, taken: bool) -> Plan {
     let usage = match str_at(csr, &["spec", "signerName"]) {
         KUBELET_CLIENT | CLIENT => Use::Client,
         KUBELET_SERVING => Use::Server,
@@ -58,6 +59,12 @@ fn plan(csr: &Value, request: &Result<Request, String>) -> Plan {
     let joins = list_at(csr, &["spec", "groups"]).iter().any(|g| g == "system:bootstrappers");
     let itself = str_at(csr, &["spec", "username"]) == request.subject.name;
     let kubelet = str_at(csr, &["spec", "signerName"]) != CLIENT;
+    if kubelet && joins && taken {
+        return Plan::Deny(format!(
+            "{} is in the cluster and Ready: another machine has that name",
+            request.subject.name
+        ));
+    }
     if kubelet && (joins || itself) { Plan::Approve } else { Plan::Nothing }
 }
 
@@ -77,11 +84,23 @@ pub(crate) async fn run(client: Client, authority: Rc<Authority>) {
     }
 }
 
+/// Whether the node it is about lives: a newcomer of that name would fight with it for its pods.
+async fn is_taken(client: &Client, request: &Request) -> bool {
+    let name = request.subject.name.strip_prefix("system:node:").unwrap_or_default();
+    let Ok(node) = client.get("nodes", "", name).await else { return false };
+    let mut conditions = list_at(&node, &["status", "conditions"]).iter();
+    conditions.any(|c| str_at(c, &["type"]) == "Ready" && str_at(c, &["status"]) == "True")
+}
+
 async fn handle(client: &Client, authority: &Authority, csr: &Value) {
     let bytes = STANDARD.decode(str_at(csr, &["spec", "request"])).unwrap_or_default();
     let request = Request::parse(&String::from_utf8_lossy(&bytes)).map_err(|e| e.to_string());
     let now = client.now();
-    let (sub, next) = match plan(csr, &request) {
+    let taken = match &request {
+        Ok(request) => is_taken(client, request).await,
+        Err(_) => false,
+    };
+    let (sub, next) = match plan(csr, &request, taken) {
         Plan::Nothing => return,
         Plan::Approve => ("approval", condition(csr, "Approved", "AutoApproved", "a node joins or renews", now)),
         Plan::Deny(why) => ("approval", condition(csr, "Denied", "NotSignable", &why, now)),
@@ -130,18 +149,22 @@ mod tests {
         let node = request("system:node:a", "system:nodes", true);
         let csr = |signer: &str, user: &str, group: &str, conditions: Value| json!({"spec": {"signerName": signer, "username": user, "groups": [group]}, "status": {"conditions": conditions}});
         let fresh = |signer, user, group| csr(signer, user, group, json!([]));
-        assert_eq!(plan(&fresh(KUBELET_CLIENT, "x", "system:bootstrappers"), &node), Plan::Approve);
-        assert_eq!(plan(&fresh(KUBELET_SERVING, "system:node:a", "system:nodes"), &node), Plan::Approve);
-        assert_eq!(plan(&fresh(KUBELET_SERVING, "system:node:b", "system:nodes"), &node), Plan::Nothing);
-        assert_eq!(plan(&fresh(CLIENT, "x", "system:bootstrappers"), &node), Plan::Nothing);
-        assert_eq!(plan(&fresh("example.com/x", "x", "system:bootstrappers"), &node), Plan::Nothing);
+        assert_eq!(plan(&fresh(KUBELET_CLIENT, "x", "system:bootstrappers"), &node, false), Plan::Approve);
+        assert_eq!(plan(&fresh(KUBELET_SERVING, "system:node:a", "system:nodes"), &node, false), Plan::Approve);
+        assert_eq!(plan(&fresh(KUBELET_SERVING, "system:node:b", "system:nodes"), &node, false), Plan::Nothing);
+        assert_eq!(plan(&fresh(CLIENT, "x", "system:bootstrappers"), &node, false), Plan::Nothing);
+        assert_eq!(plan(&fresh("example.com/x", "x", "system:bootstrappers"), &node, false), Plan::Nothing);
         let admin = request("me", "system:masters", false);
-        assert!(matches!(plan(&fresh(KUBELET_CLIENT, "x", "system:bootstrappers"), &admin), Plan::Deny(_)));
+        assert!(matches!(plan(&fresh(KUBELET_CLIENT, "x", "system:bootstrappers"), &admin, false), Plan::Deny(_)));
         let nameless = request("system:node:a", "system:nodes", false);
-        assert!(matches!(plan(&fresh(KUBELET_SERVING, "x", "system:bootstrappers"), &nameless), Plan::Deny(_)));
+        assert!(matches!(plan(&fresh(KUBELET_SERVING, "x", "system:bootstrappers"), &nameless, false), Plan::Deny(_)));
         let approved = csr(KUBELET_SERVING, "x", "y", json!([{"type": "Approved"}]));
-        assert_eq!(plan(&approved, &node), Plan::Sign(Use::Server));
+        assert_eq!(plan(&approved, &node, false), Plan::Sign(Use::Server));
+        let newcomer = fresh(KUBELET_CLIENT, "x", "system:bootstrappers");
+        assert!(matches!(plan(&newcomer, &node, true), Plan::Deny(why) if why.contains("system:node:a")));
+        let renewal = fresh(KUBELET_CLIENT, "system:node:a", "system:nodes");
+        assert_eq!(plan(&renewal, &node, true), Plan::Approve);
         let denied = csr(KUBELET_CLIENT, "x", "system:bootstrappers", json!([{"type": "Denied"}]));
-        assert_eq!(plan(&denied, &node), Plan::Nothing);
+        assert_eq!(plan(&denied, &node, false), Plan::Nothing);
     }
 }

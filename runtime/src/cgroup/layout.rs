@@ -27,10 +27,15 @@ impl Layout {
     /// Reads this host; an unreadable mountinfo is an empty layout.
     pub fn discover() -> Self {
         let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self::parse(&text, |root| std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default())
+        Self::parse(&text, |root| {
+            // Something else may be mounted over it: mountinfo names it all the same.
+            let there = root.join("cgroup.procs").exists();
+            there.then(|| std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default())
+        })
     }
 
-    pub(crate) fn parse(mountinfo: &str, controllers: impl Fn(&Path) -> String) -> Self {
+    /// `controllers` of a mount point: what its `cgroup.controllers` says (v1 has none), or nothing if it cannot be reached.
+    pub(crate) fn parse(mountinfo: &str, controllers: impl Fn(&Path) -> Option<String>) -> Self {
         let mut layout = Self::default();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -38,14 +43,15 @@ impl Layout {
             match (right.next(), right.nth(1)) {
                 (Some("cgroup2"), _) if layout.v2.is_none() => {
                     let point = PathBuf::from(point);
-                    let names = controllers(&point).split_whitespace().map(str::to_owned).collect();
+                    let Some(names) = controllers(&point) else { continue };
+                    let names = names.split_whitespace().map(str::to_owned).collect();
                     layout.v2 = Some((point, names));
                 }
                 (Some("cgroup"), Some(options)) => {
                     let names: Vec<String> =
                         options.split(',').filter(|o| CONTROLLERS.contains(o)).map(str::to_owned).collect();
                     let known = |c: &String| layout.v1.iter().any(|(_, have)| have.contains(c));
-                    if !names.is_empty() && !names.iter().any(known) {
+                    if !names.is_empty() && !names.iter().any(known) && controllers(Path::new(point)).is_some() {
                         layout.v1.push((PathBuf::from(point), names));
                     }
                 }
@@ -96,17 +102,19 @@ mod tests {
 
     #[test]
     fn hybrid_and_v2() {
-        let hybrid = Layout::parse(HYBRID, |_| String::new());
+        let hybrid = Layout::parse(HYBRID, |_| Some(String::new()));
         assert_eq!(hybrid.mode(), Mode::Hybrid);
         assert_eq!(hybrid.v1.len(), 2, "second mount of memory and the named hierarchy do not count");
         assert_eq!(hybrid.find("cpuacct"), Some((Path::new("/sys/fs/cgroup/cpu,cpuacct"), false)));
         assert_eq!(hybrid.find("freezer"), None);
         assert!(!hybrid.has("pids"));
 
-        let v2 = Layout::parse("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 c rw", |_| "cpu io memory pids\n".into());
+        let v2 = Layout::parse("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 c rw", |_| Some("cpu io memory pids\n".into()));
         assert_eq!(v2.mode(), Mode::V2);
         assert_eq!(v2.find("blkio"), Some((Path::new("/sys/fs/cgroup"), true)));
         assert!(v2.has("cpuacct") && v2.has("freezer") && !v2.has("devices") && !v2.has("cpuset"));
-        assert_eq!(Layout::parse("", |_| String::new()).mode(), Mode::None);
+        assert_eq!(Layout::parse("", |_| Some(String::new())).mode(), Mode::None);
+        let covered = Layout::parse(HYBRID, |point| (!point.ends_with("memory")).then(String::new));
+        assert_eq!(covered.find("memory"), Some((Path::new("/mnt/again"), false)), "a covered mount does not count");
     }
 }

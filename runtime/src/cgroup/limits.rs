@@ -10,6 +10,7 @@ use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use std::error::Error as _;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Microseconds; the kernel's default period.
@@ -53,7 +54,7 @@ pub(super) fn write(layout: &Layout, path: &str, resources: &Resources) -> Resul
     if !resources.devices.is_empty() {
         match layout.find("devices") {
             Some((root, false)) => devices(&root.join(path), root, &resources.devices)?,
-            _ => warnings.push("device rules: not enforced on cgroup v2 by this build".into()),
+            _ => warnings.extend(device_program(layout, path, &resources.devices)),
         }
     }
     if let Some((root, _)) = layout.v2.as_ref().filter(|_| layout.v1.is_empty()) {
@@ -154,6 +155,15 @@ pub(super) fn inherit_cpuset(folder: &Path) -> Result<(), CgroupError> {
         }
     }
     Ok(())
+}
+
+/// v2: by a program; a kernel or an outer container that refuses bpf(2) leaves the capabilities and file modes alone to protect devices.
+fn device_program(layout: &Layout, path: &Path, rules: &[DeviceRule]) -> Option<String> {
+    let (root, _) = layout.v2.as_ref()?;
+    let attached = std::fs::File::open(root.join(path))
+        .map_err(|e| e.to_string())
+        .and_then(|group| super::devices::attach(group.as_fd(), rules).map_err(|e| e.desc().to_lowercase()));
+    attached.err().map(|cause| format!("device rules: not enforced, the kernel refuses the program: {cause}"))
 }
 
 fn devices(folder: &Path, root: &Path, rules: &[DeviceRule]) -> Result<(), CgroupError> {

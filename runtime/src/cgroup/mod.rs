@@ -4,6 +4,7 @@
 //! each hierarchy itself, while it is one thread: the kernel then skips the global lock that makes a `cgroup.procs` write cost
 //! 10 ms on a busy machine. On v2 it is born inside (CLONE_INTO_CGROUP).
 
+pub(crate) mod devices;
 mod layout;
 mod limits;
 mod read;
@@ -250,13 +251,18 @@ pub fn remove(layout: &Layout, path: &str) -> Result<(), CgroupError> {
             Ok(()) => return Ok(()),
             Err(e) if Instant::now() >= until => return Err(e),
             Err(_) => {
-                let _ = freeze_thaw(layout, path);
-                signal_all(layout, path, libc::SIGKILL)?;
+                kill_all(layout, path)?;
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
         }
     }
+}
+
+/// Thaws the group and kills everything inside; does not wait for the end of it.
+pub(crate) fn kill_all(layout: &Layout, path: &str) -> Result<(), CgroupError> {
+    let _ = freeze_thaw(layout, path);
+    signal_all(layout, path, libc::SIGKILL)
 }
 
 /// A frozen v1 process does not die of SIGKILL.

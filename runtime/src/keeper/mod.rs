@@ -4,7 +4,7 @@
 //! moment: what the keeper knows is in `<dir>` (a tmpfs under /run), and containers hold their log FIFOs open for themselves.
 //!
 //! `server` is the loop, `held` one container, `sandbox` a pod's namespaces, `exec` a process inside, `log` the CRI files, `record` what
-//! survives on the tmpfs, `clients` the sockets, [`protocol`] the bytes on them.
+//! survives on the tmpfs, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
 
 mod client;
 mod clients;
@@ -13,6 +13,7 @@ mod held;
 mod log;
 pub mod protocol;
 mod record;
+mod removal;
 mod rundir;
 mod sandbox;
 mod server;

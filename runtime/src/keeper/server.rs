@@ -5,6 +5,7 @@ use super::exec;
 use super::held::{Held, Phase};
 use super::log::CHUNK_BYTES;
 use super::protocol::{Call, Event, Exec, Exit, Failure, FailureKind, Reply, Request, VERSION};
+use super::removal::Removal;
 use super::rundir::RunDir;
 use super::sandbox;
 use crate::cgroup::{self, Layout};
@@ -43,6 +44,7 @@ pub(crate) struct Server {
     clients: Clients,
     held: BTreeMap<String, Held>,
     execs: Vec<exec::Running>,
+    removals: Vec<Removal>,
     buffer: Box<[u8; CHUNK_BYTES]>,
     ending: bool,
 }
@@ -71,6 +73,7 @@ impl Server {
             clients: Clients::default(),
             held,
             execs: Vec::new(),
+            removals: Vec::new(),
             buffer,
             ending: false,
         })
@@ -119,7 +122,8 @@ impl Server {
                 add(report.as_fd(), read, Source::ExecReport(run.pid));
             }
         }
-        let timeout = match self.execs.iter().map(|e| e.deadline).min() {
+        let deadlines = self.execs.iter().map(|e| e.deadline).chain(self.removals.iter().map(|r| r.next));
+        let timeout = match deadlines.min() {
             None => PollTimeout::NONE,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -190,9 +194,13 @@ impl Server {
                 Err(failure) => Err(failure),
             },
             Request::Signal { id, signal, all } => self.signal(&id, signal, all),
-            Request::Remove { id } => self.remove(&id),
+            Request::Remove { id } => match self.remove(asked, &id) {
+                Ok(()) => return None,
+                Err(failure) => Err(failure),
+            },
             Request::List => {
-                let containers = self.held.values().map(Held::listed).collect();
+                let going = self.removals.iter().filter(|r| r.keep).map(|r| &r.held);
+                let containers = self.held.values().chain(going).map(Held::listed).collect();
                 Ok(Reply::List { containers, sandboxes: sandbox::list(&self.dir) })
             }
             Request::Exec(exec) => match self.exec(asked, &exec) {
@@ -228,39 +236,44 @@ impl Server {
     }
 
     fn started(&mut self, id: &str, (asked, verdict): ((u64, u32), Result<super::protocol::Started, Failure>)) {
-        let reply = match verdict {
-            Ok(started) => Reply::Started(started),
-            Err(failure) => {
-                if let Some(held) = self.held.remove(id) {
-                    self.undo(&held);
-                }
-                Reply::Failed(failure)
-            }
-        };
-        self.clients.reply(asked, reply);
+        match verdict {
+            Ok(started) => self.clients.reply(asked, Reply::Started(started)),
+            Err(failure) => match self.held.remove(id) {
+                Some(held) => self.undo(held, (asked, Reply::Failed(failure))),
+                None => self.clients.reply(asked, Reply::Failed(failure)),
+            },
+        }
         sys::trim_heap();
     }
 
     /// A start that failed in the child: nothing of it stays.
-    fn undo(&self, held: &Held) {
+    fn undo(&mut self, held: Held, answer: ((u64, u32), Reply)) {
         if let Some(pidfd) = held.pidfd() {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL); // it is ending by itself
             let _ = nix::sys::wait::waitpid(Pid::from_raw(held.record.pid), None);
         }
-        self.clean(held);
+        self.proceed(Removal::new(held, answer, false));
     }
 
-    fn clean(&self, held: &Held) {
-        if !held.record.cgroup.is_empty()
-            && let Err(e) = cgroup::remove(&self.layout, &held.record.cgroup)
-        {
-            eprintln!("{e}");
+    /// One step of a removal; it is answered now or goes on later.
+    fn proceed(&mut self, mut removal: Removal) {
+        let Some(outcome) = removal.step(&self.dir, &self.layout) else {
+            self.removals.push(removal);
+            return;
+        };
+        let Removal { held, answers, keep, .. } = removal;
+        if let Err(failure) = &outcome {
+            eprintln!("remove container {}: {}", held.record.id, failure.message);
+            if keep {
+                self.held.insert(held.record.id.clone(), held);
+            }
         }
-        let folder = self.dir.container(&held.record.id);
-        if let Err(e) = std::fs::remove_dir_all(&folder)
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            eprintln!("remove {}: {e}", folder.display());
+        for (asked, reply) in answers {
+            let reply = match &outcome {
+                Err(failure) if keep => Reply::Failed(failure.clone()),
+                _ => reply,
+            };
+            self.clients.reply(asked, reply);
         }
     }
 
@@ -277,16 +290,20 @@ impl Server {
         }
     }
 
-    fn remove(&mut self, id: &str) -> Result<Reply, Failure> {
-        match self.held.get(id).map(|h| &h.phase) {
-            None => return Ok(Reply::Done),
-            Some(Phase::Exited(_)) => {}
-            Some(_) => return Err(Failure::new(FailureKind::Busy, format!("container {id}: is running"))),
+    /// Answers by itself, once nothing is left.
+    fn remove(&mut self, asked: (u64, u32), id: &str) -> Result<(), Failure> {
+        if let Some(removal) = self.removals.iter_mut().find(|r| r.held.record.id == id) {
+            removal.answers.push((asked, Reply::Done));
+            return Ok(());
         }
-        if let Some(held) = self.held.remove(id) {
-            self.clean(&held);
+        if self.held.get(id).is_some_and(|h| !matches!(h.phase, Phase::Exited(_))) {
+            return Err(Failure::new(FailureKind::Busy, format!("container {id}: is running")));
         }
-        Ok(Reply::Done)
+        match self.held.remove(id) {
+            Some(held) => self.proceed(Removal::new(held, (asked, Reply::Done), true)),
+            None => self.clients.reply(asked, Reply::Done),
+        }
+        Ok(())
     }
 
     fn remove_sandbox(&self, id: &str) -> Result<Reply, Failure> {
@@ -326,6 +343,10 @@ impl Server {
         let running = self.held.values().filter(|h| h.pidfd().is_some()).count();
         if running > 0 {
             return Err(Failure::new(FailureKind::Busy, format!("{running} containers are running")));
+        }
+        if !self.removals.is_empty() {
+            let text = format!("{} containers are being removed", self.removals.len());
+            return Err(Failure::new(FailureKind::Busy, text));
         }
         self.ending = true;
         Ok(Reply::Done)
@@ -375,6 +396,11 @@ impl Server {
         let now = Instant::now();
         for run in self.execs.iter_mut().filter(|e| e.deadline <= now) {
             run.expire();
+        }
+        let (due, later) = std::mem::take(&mut self.removals).into_iter().partition(|r| r.next <= now);
+        self.removals = later;
+        for removal in due {
+            self.proceed(removal);
         }
     }
 }

@@ -1,7 +1,17 @@
 //! Derives the schema table `minicp/api/src/schema/types.txt` from the sources of k8s-openapi (read as text: field types, required marks and the
-//! list strategies of its DeepMerge implementations). Run in this folder: `cargo run > ../src/schema/types.txt`.
+//! list strategies of its DeepMerge implementations) and of Kubernetes' Go packages (protobuf numbers, pointers; see `go`).
+//!
+//! Run in this folder, with the folder that holds Go's `k8s.io/api` and `k8s.io/apimachinery` of the same version. Debian has them:
+//!
+//! ```text
+//! apt-get download golang-k8s-api-dev golang-k8s-apimachinery-dev     # 0.36
+//! for deb in golang-k8s-*.deb; do dpkg-deb -x $deb /tmp/go; done
+//! cargo run -- /tmp/go/usr/share/gocode/src/k8s.io > types.new && mv types.new ../src/schema/types.txt
+//! ```
 //!
 //! Only types reachable from the kinds of `kind/builtin.txt` are written. The format is described in `minicp/api/src/schema.rs`.
+
+mod go;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -61,6 +71,8 @@ enum List {
 }
 
 fn main() {
+    let go = std::env::args_os().nth(1).expect("usage: derive-schema <folder of Go's k8s.io/api and k8s.io/apimachinery>");
+    let mut go = go::Sources::new(Path::new(&go));
     let root = source().join("src").join(VERSION);
     let kinds = std::fs::read_to_string("../src/kind/builtin.txt").expect("run me in minicp/api/derive");
     let mut files = Vec::new();
@@ -129,6 +141,7 @@ fn main() {
             }
         }
         fields.sort_by(|a, b| a.json.cmp(&b.json));
+        let numbers = go.numbers(&name);
         for f in &fields {
             let mut refs = Vec::new();
             let mut shape = shape(&f.rust_type, &here, &mut refs);
@@ -170,7 +183,14 @@ fn main() {
             if is(RETAIN_KEYS) {
                 shape.push('~');
             }
-            line += &format!(" {}{}:{shape}", f.json, if f.required { "!" } else { "" });
+            let number = numbers.get(&f.json).map_or(String::new(), |n| {
+                let scalar = !shape.contains(['.', '[', '{']) && !matches!(shape.as_str(), "t" | "m" | "q" | "r");
+                format!("{}{}", if n.keeps_zero && scalar { '*' } else { '#' }, n.number)
+            });
+            if number.is_empty() && !numbers.is_empty() && !matches!(f.json.as_str(), "apiVersion" | "kind") {
+                panic!("no protobuf number of {name} {}", f.json);
+            }
+            line += &format!(" {}{}{number}:{shape}", f.json, if f.required { "!" } else { "" });
             wanted.extend(refs);
         }
         done.insert(name, line);

@@ -58,6 +58,13 @@ fn route(cx: &Context, work: &Work, beats: &RefCell<BTreeMap<Rc<str>, Seen>>, ch
             if let (None, Some(gone)) = (&sides.new, &sides.old) {
                 beats.borrow_mut().remove(gone.name());
             }
+            if let (Some(old), Some(new)) = (&sides.old, &sides.new)
+                && new.heartbeat != old.heartbeat
+                && let Some(seen) = beats.borrow_mut().get_mut(new.name())
+            {
+                // who writes its status lives, whatever became of its lease
+                seen.at_ms = work.now_ms();
+            }
             sides.any().into_iter().for_each(|node| work.add(node.meta.key.clone()));
         }
         Change::Lease(sides) => {
@@ -153,7 +160,8 @@ async fn write_unknown(cx: &Context, node: &Node) -> Result<(), Status> {
         fields.insert("lastTransitionTime".into(), json!(now));
     }
     let patch = json!({
-        "metadata": {"resourceVersion": mote_api::meta::resource_version(&object)},
+        // of the state that was judged: a node that spoke since then is not lost
+        "metadata": {"resourceVersion": node.meta.revision.to_string()},
         "status": {"conditions": conditions},
     });
     let written = cx.api.merge_patch("nodes", "", node.name(), Some("status"), patch).await?;

@@ -66,6 +66,8 @@ pub struct Node {
     pub allocatable: Resources,
     /// Condition Ready; absent reads as `None`.
     pub ready: Option<Truth>,
+    /// When the node last wrote its status, by its own clock: only good for telling that it did.
+    pub heartbeat: Option<Time>,
     /// Conditions MemoryPressure, DiskPressure, PIDPressure, NetworkUnavailable that are true.
     pub pressures: Box<[&'static str]>,
     pub pod_cidrs: Box<[Box<str>]>,
@@ -87,6 +89,8 @@ impl Node {
         let condition = |name: &str| {
             conditions.iter().find(|c| str_at(c, &["type"]) == name).map(|c| Truth::parse(str_at(c, &["status"])))
         };
+        let ready = conditions.iter().find(|c| str_at(c, &["type"]) == "Ready");
+        let heartbeat = ready.and_then(|ready| time_at(ready, &["lastHeartbeatTime"]));
         let taints = list_at(object, &["spec", "taints"]).iter().filter_map(|taint| {
             Some(Taint {
                 key: str_at(taint, &["key"]).into(),
@@ -113,6 +117,7 @@ impl Node {
                 map_at(object, &["status", "allocatable"]).or_else(|| map_at(object, &["status", "capacity"])),
             ),
             ready: condition("Ready"),
+            heartbeat,
             pressures: PRESSURES.iter().map(|(name, _)| *name).filter(|n| condition(n) == Some(Truth::True)).collect(),
             pod_cidrs: pod_cidrs.into(),
             images: images.collect(),
