@@ -25,6 +25,8 @@ usage: mote down [OPTIONS]
 
 /// How long a running `mote up` may take to end.
 const END_WITHIN: Duration = Duration::from_secs(20);
+/// How long a keeper may take from its answer to Shutdown to its end.
+const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Ends an instance.
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
@@ -101,8 +103,10 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     let cgroup_parent = instance.recall();
     let mut uids = std::collections::BTreeSet::new();
     let mut count = 0;
-    match Keeper::find(RunDir::new(&instance.run)).await {
-        Ok(keeper) => {
+    let unheard = |e| format!("the keeper of {} may hold containers and gives no answer: {e}", instance.data.display());
+    match Keeper::find(RunDir::new(&instance.run)).await.map_err(unheard)? {
+        Some(keeper) => {
+            let pid = mote_runtime::keeper::hello(&instance.run).map_err(|e| format!("ask keeper for its pid: {e}"))?;
             count = stop_all(&keeper, grace).await?;
             uids = keeper.pods();
             for listed in keeper.containers() {
@@ -112,8 +116,9 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
                 keeper.remove_sandbox(uid).await.map_err(|e| format!("remove sandbox {uid}: {e}"))?;
             }
             keeper.shutdown().await.map_err(|e| format!("end keeper: {e}"))?;
+            wait_gone(pid).await?;
         }
-        Err(error) => log::debug!("no keeper: {error}"),
+        None => log::debug!("no keeper in {}", instance.run.display()),
     }
     for folder in [instance.run.join("pods"), instance.data.join("pods")] {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -137,7 +142,6 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
         crate::pods::dirs::remove_tree(&instance.data.join(name)).map_err(|e| e.to_string())?;
     }
     release_images(instance);
-    wait_gone(&instance.run.join(mote_runtime::keeper::SOCKET));
     crate::pods::dirs::remove_tree(&instance.run).map_err(|e| e.to_string())?;
     match wrong.first() {
         None => Ok(count),
@@ -145,14 +149,16 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     }
 }
 
-/// The keeper takes its socket away when it ends; a moment is enough.
-fn wait_gone(socket: &Path) {
-    for _ in 0..100 {
-        if !socket.exists() {
-            return;
+/// A keeper that has answered Shutdown needs a moment to end.
+async fn wait_gone(pid: i32) -> Result<(), String> {
+    let began = Instant::now();
+    while kill(Pid::from_raw(pid), None).is_ok() {
+        if began.elapsed() > KEEPER_ENDS_WITHIN {
+            return Err(format!("keeper (pid {pid}) said it would end and has not"));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    Ok(())
 }
 
 async fn stop_all(keeper: &Keeper, grace: Duration) -> Result<usize, String> {

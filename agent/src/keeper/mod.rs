@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -95,9 +96,13 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Connects only if a keeper is there already.
-    pub async fn find(dir: RunDir) -> Result<Rc<Keeper>, Error> {
-        Keeper::open(PathBuf::new(), dir).await
+    /// Connects only if a keeper is there already. One that is there and cannot be talked to (of another build, say) is an error: it
+    /// may hold containers.
+    pub async fn find(dir: RunDir) -> Result<Option<Rc<Keeper>>, Error> {
+        match UnixStream::connect(dir.socket()).await {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+            _ => Keeper::open(PathBuf::new(), dir).await.map(Some),
+        }
     }
 
     /// Who hears of ends. One listener.
