@@ -47,6 +47,7 @@ pub mod net;
 pub mod node;
 pub mod pods;
 pub mod probes;
+mod progress;
 pub mod proxy;
 mod run;
 pub mod server;

@@ -1,10 +1,11 @@
 //! Log lines on stderr: time, level, text. `MOTE_LOG=error|warn|info|debug|trace` chooses the level.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::clock::Moment;
+use crate::progress::CLEAR;
 
 struct Stderr;
 
@@ -18,7 +19,9 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("{} {:5} {}\n", Moment::now().rfc3339(), record.level(), record.args());
+            // A progress line may stand there.
+            let clear = if std::io::stderr().is_terminal() { CLEAR } else { "" };
+            let line = format!("{clear}{} {:5} {}\n", Moment::now().rfc3339(), record.level(), record.args());
             // Nobody can be told that stderr is gone.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let config = minicp::Config::new(dir.clone().into(), listen.parse()?);
         let server = minicp::Server::start(config, Rc::new(minicp::SystemClock)).await?;
         let path = std::path::Path::new(&dir).join("kubeconfig");
-        minicp::pki::files::write_private(&path, server.admin_kubeconfig().as_bytes())?;
+        minicp::pki::files::write_private(dir.as_ref(), &[("kubeconfig", &server.admin_kubeconfig())])?;
         println!("{} {} {}", server.url(), path.display(), server.join_token());
         tokio::signal::ctrl_c().await?;
         server.stop().await;

@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mote_api::time::Time;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ pub struct Server(Rc<Running>);
 struct Running {
     app: Rc<App>,
     url: String,
-    authority: Rc<Authority>,
+    authority: Arc<Authority>,
     admin: Identity,
     stop: watch::Sender<bool>,
     /// Scheduler and controllers, until the server stops.
@@ -64,25 +65,24 @@ impl Server {
         // The store's lock first: two servers on one folder must not both make a CA.
         let store: Rc<dyn Store> =
             Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
-        let authority = Rc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
+        let authority = Arc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|e| StartError(format!("listen on {}: {e}", config.listen)))?;
         let bound = listener.local_addr().map_err(StartError::from)?;
         let config = Rc::new(Config { listen: bound, ..config });
 
-        let tls = serving(&authority, &sans(&config), now)?;
-        let to_nodes = UserInfo::new("kube-apiserver-kubelet-client", &["system:masters"]);
-        let to_nodes = authority.issue(&to_nodes, &[], Use::Client, now).map_err(StartError::from)?;
-        let node_tls = pki::tls::client(&authority, &to_nodes).map_err(StartError::from)?;
-        let admin = authority.admin(&pki_dir, now).map_err(StartError::from)?;
-
         let api = Api::new(store, clock, config.clone(), authority.ca_pem.as_str().into());
-        let join = pki::join_token(&pki_dir, || api.uuid().replace('-', "")).map_err(StartError::from)?;
         let client = Client::new(api.clone(), "kube-controller-manager");
-        seed::seed(&client, &config, bound.port())
-            .await
-            .map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+        let (issuer, names, token) = (authority.clone(), sans(&config), api.uuid().replace('-', ""));
+        // Both wait for the disk: at the same time.
+        let (seeded, certificates) = tokio::join!(
+            seed::seed(&client, &config, bound.port()),
+            tokio::task::spawn_blocking(move || Certificates::make(&issuer, &pki_dir, &names, &token, now)),
+        );
+        seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+        let certificates = certificates.map_err(StartError::from)??;
+        let Certificates { tls, node_tls, admin, join } = certificates;
 
         let (stop, stopping) = watch::channel(false);
         let app = Rc::new(App {
@@ -151,6 +151,28 @@ impl Server {
         drop(self.0.controllers.borrow_mut().take());
         let _ = self.0.stop.send(true);
         self.0.app.api.store.close().await;
+    }
+}
+
+/// What a start needs beside the CA.
+struct Certificates {
+    tls: Arc<ServerConfig>,
+    node_tls: Arc<ClientConfig>,
+    admin: Identity,
+    join: String,
+}
+
+impl Certificates {
+    /// Makes or loads them; waits for the disk.
+    fn make(authority: &Authority, dir: &Path, names: &[String], token: &str, now: Time) -> Result<Self, StartError> {
+        let to_nodes = UserInfo::new("kube-apiserver-kubelet-client", &["system:masters"]);
+        let to_nodes = authority.issue(&to_nodes, &[], Use::Client, now).map_err(StartError::from)?;
+        Ok(Certificates {
+            tls: serving(authority, names, now)?,
+            node_tls: pki::tls::client(authority, &to_nodes).map_err(StartError::from)?,
+            admin: authority.admin(dir, now).map_err(StartError::from)?,
+            join: pki::join_token(dir, || token.to_owned()).map_err(StartError::from)?,
+        })
     }
 }
 

@@ -1,19 +1,18 @@
 //! `mote image`: the image store from the command line. One function per verb; what is printed on stdout is for people unless
 //! `--output json` is given; progress goes to stderr.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
 use mote_images::{
-    Cancel, Compression, Credentials, Error, Image, ImageConfig, Observer, PackLayer, PackSpec, Platform, Progress,
-    PullOptions, Reference, Registries, Store,
+    Cancel, Compression, Credentials, Error, Image, ImageConfig, PackLayer, PackSpec, Platform, PullOptions, Reference,
+    Registries, Store,
 };
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
+
+use crate::progress::{Shown, bytes_text};
 
 const HELP: &str = "mote image: the image store
 
@@ -157,7 +156,7 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
                 keep_blobs: args.keep_blobs,
                 durable: true,
             };
-            let image = store.pull(&reference, &options, &Terminal::new(), &cancel)?;
+            let image = store.pull(&reference, &options, &Shown::new(""), &cancel)?;
             show(&[image], args.json);
         }
         ("ls" | "list", []) => show(&store.list()?, args.json),
@@ -171,14 +170,14 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
         ("verify", []) => return verify(&store, &cancel, args.json),
         ("import", [path]) => {
             let platform = args.platform.clone().unwrap_or_else(Platform::host);
-            let images = store.import(path.as_ref(), args.name.as_ref(), &platform, &Terminal::new(), &cancel)?;
+            let images = store.import(path.as_ref(), args.name.as_ref(), &platform, &Shown::new(""), &cancel)?;
             show(&images, args.json);
         }
         ("export", [text, path]) => store.export(&text.parse()?, path.as_ref(), &cancel)?,
         ("push", [from, rest @ ..]) if rest.len() < 2 => {
             let from: Reference = from.parse()?;
             let to = rest.first().map_or_else(|| Ok(from.clone()), |to| to.parse())?;
-            let digest = store.push(&from, &to, credentials(&args)?, &args.registries, &Terminal::new(), &cancel)?;
+            let digest = store.push(&from, &to, credentials(&args)?, &args.registries, &Shown::new(""), &cancel)?;
             println!("{to} {digest}");
         }
         ("pack", [text]) => {
@@ -262,15 +261,6 @@ fn show(images: &[Image], as_json: bool) {
     }
 }
 
-fn bytes_text(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1000),
-        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} GB", bytes / 1_000_000_000),
-    }
-}
-
 /// Ctrl-C and SIGTERM set the flag; a second one ends the process at once. Work in progress lies in the store's tmp folder and is
 /// swept, whichever way it ends.
 fn on_interrupt() -> Cancel {
@@ -293,88 +283,4 @@ fn on_interrupt() -> Cancel {
         });
     }
     cancel
-}
-
-/// One summary line, redrawn, on a terminal; a plain line per layer otherwise.
-struct Terminal {
-    is_tty: bool,
-    state: Mutex<State>,
-}
-
-struct State {
-    total: u64,
-    layers: usize,
-    ended: usize,
-    done: Vec<u64>,
-    began: Instant,
-    drawn: Option<Instant>,
-}
-
-impl Terminal {
-    fn new() -> Terminal {
-        let state = State { total: 0, layers: 0, ended: 0, done: Vec::new(), began: Instant::now(), drawn: None };
-        Terminal { is_tty: std::io::stderr().is_terminal(), state: Mutex::new(state) }
-    }
-}
-
-impl State {
-    fn line(&self) -> String {
-        let done: u64 = self.done.iter().sum();
-        let rate = done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
-        let eta = (self.total.saturating_sub(done)) as f64 / rate.max(1.0);
-        format!(
-            "{} of {} layers, {} of {}, {}/s, {:.0} s left",
-            self.ended,
-            self.layers,
-            bytes_text(done),
-            bytes_text(self.total),
-            bytes_text(rate as u64),
-            eta.min(1e6)
-        )
-    }
-}
-
-impl Observer for Terminal {
-    fn event(&self, progress: Progress) {
-        let Ok(mut state) = self.state.lock() else { return };
-        let mut say = None;
-        match progress {
-            Progress::Resolved { layers, bytes, manifest } => {
-                (state.layers, state.total) = (layers, bytes);
-                state.done = vec![0; layers + 1]; // a push counts the configuration too
-                say = Some(format!("{manifest}: {layers} layers, {} to transfer", bytes_text(bytes)));
-            }
-            Progress::Present { index, .. } => {
-                state.ended += 1;
-                say = Some(format!("layer {}: present", index + 1));
-            }
-            Progress::Layer { .. } => {}
-            Progress::Bytes { index, done } => {
-                if let Some(slot) = state.done.get_mut(index) {
-                    *slot = done;
-                }
-            }
-            Progress::Resumed { index, at } => {
-                say = Some(format!("layer {}: connection lost, going on at {}", index + 1, bytes_text(at)))
-            }
-            Progress::Extracted { index, bytes, .. } => {
-                state.ended += 1;
-                say = Some(format!("layer {}: unpacked, {} of files", index + 1, bytes_text(bytes)));
-            }
-            Progress::Done { .. } => {}
-        }
-        let mut err = std::io::stderr().lock();
-        // A closed stderr is no reason to end a pull.
-        if self.is_tty {
-            let is_last = matches!(progress, Progress::Done { .. });
-            if is_last && state.layers > 0 {
-                let _ = writeln!(err, "\r\x1b[K{}", state.line());
-            } else if !is_last && state.drawn.is_none_or(|at| at.elapsed() > Duration::from_millis(100)) {
-                state.drawn = Some(Instant::now());
-                let _ = write!(err, "\r\x1b[K{}", state.line());
-            }
-        } else if let Some(text) = say {
-            let _ = writeln!(err, "{text}");
-        }
-    }
 }

@@ -83,8 +83,9 @@ pub async fn keep(agent: Rc<Agent>, client: Rc<Client>, settings: Settings, regi
         tokio::select! {
             () = tokio::time::sleep(LEASE_EVERY) => {}
             () = agent.say_node.notified() => {
+                // Never faster than that, whoever rings.
+                tokio::time::sleep(SAY_PAUSE.saturating_sub(Moment::now().since(said_at))).await;
                 said_at = Moment::default();
-                tokio::time::sleep(SAY_PAUSE).await; // never faster than that, whoever rings
             }
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mote_api::tree::{Value, at, i64_at, json, list_at, str_at};
-use mote_images::{Cancel, Image, Reference, Silent};
+use mote_images::{Cancel, Image, Reference};
 use mote_runtime::container::{Container, Process, Rootfs};
 
 use super::model::{
@@ -293,8 +293,9 @@ async fn pulled(
     let mut options = agent.config.pull.clone();
     options.credentials = credentials(agent, pod, &reference).await;
     let store = agent.images.clone();
+    let shown = crate::progress::Shown::new(text);
     let result =
-        tokio::task::spawn_blocking(move || store.pull(&reference, &options, &Silent, &Cancel::default())).await;
+        tokio::task::spawn_blocking(move || store.pull(&reference, &options, &shown, &Cancel::default())).await;
     match result {
         Ok(Ok(image)) => {
             let took = Moment::now().since(began);

@@ -66,14 +66,25 @@ impl Layout {
 
     /// Replaces a small file as a whole: written beside, synced, renamed, folder synced.
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.put(path, bytes, true)
+    }
+
+    /// The same for what need not outlive the kernel that runs now: nothing waits for the disk.
+    pub fn replace_for_now(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        self.put(path, bytes, false)
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), Error> {
         let dir = self.fresh()?;
         let part = dir.join("part");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&part)?;
             file.write_all(bytes)?;
-            file.sync_all()?;
+            if sync {
+                file.sync_all()?;
+            }
             std::fs::rename(&part, path)?;
-            sync_dir(path.parent().unwrap_or(path))
+            if sync { sync_dir(path.parent().unwrap_or(path)) } else { Ok(()) }
         };
         let done = write().map_err(|e| Error::io("write", path, e));
         let _ = std::fs::remove_dir_all(&dir); // swept at the next open otherwise

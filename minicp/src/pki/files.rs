@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes a folder with mode 0700, parents too; an existing one is tightened to it.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
@@ -16,22 +16,30 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file with mode 0600 so that after a crash there is the old one or the new one.
-pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temp = path.with_file_name(name);
+/// Writes files of one folder with mode 0600, in this order, so that after a crash there is of each the old one or the new one.
+pub fn write_private(folder: &Path, files: &[(&str, &str)]) -> io::Result<()> {
+    for (name, text) in files {
+        let temp = write_temp(folder, name, text)?;
+        temp.1.sync_all()?;
+        fs::rename(&temp.0, folder.join(name))?;
+    }
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// The same for a file that can be made again: nothing waits for the disk, and a power cut may leave it empty.
+pub fn write_private_again(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let (temp, _) = write_temp(folder, name, text)?;
+    fs::rename(temp, folder.join(name))
+}
+
+fn write_temp(folder: &Path, name: &str, text: &str) -> io::Result<(PathBuf, File)> {
+    let temp = folder.join(format!("{name}.tmp"));
     let _ = fs::remove_file(&temp);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&temp)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temp, path)?;
-    match path.parent() {
-        Some(parent) if cfg!(unix) => File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
+    file.write_all(text.as_bytes())?;
+    Ok((temp, file))
 }

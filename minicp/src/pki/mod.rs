@@ -75,8 +75,8 @@ impl Authority {
             _ => {
                 let made = new_ca(now)?;
                 // The key first: a certificate without a key would be of no use.
-                write(&key, &made.key_pem)?;
-                write(&cert, &made.cert_pem)?;
+                let files = [("ca.key", made.key_pem.as_str()), ("ca.crt", &made.cert_pem)];
+                files::write_private(dir, &files).map_err(|e| PkiError::File("write the CA in", dir.into(), e))?;
                 made
             }
         };
@@ -115,14 +115,16 @@ impl Authority {
     pub fn admin(&self, dir: &Path, now: Time) -> Result<Identity, PkiError> {
         let (cert, key) = (dir.join("admin.crt"), dir.join("admin.key"));
         if let (Some(cert_pem), Some(key_pem)) = (read(&cert)?, read(&key)?)
-            && pem_der(&cert_pem).and_then(|der| not_after(&der)).is_some_and(|end| end > now.unix() + RENEW_DAYS * DAY)
+            && good_until(&cert_pem, &key_pem).is_some_and(|end| end > now.unix() + RENEW_DAYS * DAY)
         {
             return Ok(Identity { cert_pem, key_pem });
         }
         let admin = UserInfo::new("kubernetes-admin", &["system:masters"]);
         let made = self.issue(&admin, &[], Use::Client, now)?;
-        write(&key, &made.key_pem)?;
-        write(&cert, &made.cert_pem)?;
+        // What a power cut takes is issued again: an empty file is no certificate.
+        for (name, text) in [("admin.key", &made.key_pem), ("admin.crt", &made.cert_pem)] {
+            files::write_private_again(dir, name, text).map_err(|e| PkiError::File("write", dir.join(name), e))?;
+        }
         Ok(made)
     }
 }
@@ -194,7 +196,7 @@ pub fn join_token(dir: &Path, random: impl Fn() -> String) -> Result<String, Pki
     let text = random();
     let (id, secret) = text.split_at_checked(6).unwrap_or(("", ""));
     let token = format!("{id}.{}", secret.get(..16).unwrap_or_default());
-    write(&path, &token)?;
+    files::write_private(dir, &[("join-token", &token)]).map_err(|e| PkiError::File("write", path, e))?;
     Ok(token)
 }
 
@@ -204,10 +206,6 @@ fn read(path: &Path) -> Result<Option<String>, PkiError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(PkiError::File("read", path.into(), e)),
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), PkiError> {
-    files::write_private(path, text.as_bytes()).map_err(|e| PkiError::File("write", path.into(), e))
 }
 
 /// The bytes of the first PEM block.
@@ -221,8 +219,13 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn not_after(der: &[u8]) -> Option<i64> {
-    Some(x509_parser::parse_x509_certificate(der).ok()?.1.validity().not_after.timestamp())
+/// When the certificate ends (Unix seconds), if both can be read and belong together.
+fn good_until(cert_pem: &str, key_pem: &str) -> Option<i64> {
+    let der = pem_der(cert_pem)?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let key = KeyPair::from_pem(key_pem).ok()?;
+    let same = *cert.public_key().subject_public_key.data == *key.public_key_raw();
+    same.then(|| cert.validity().not_after.timestamp())
 }
 
 fn subject_of(name: &x509_parser::x509::X509Name<'_>) -> UserInfo {

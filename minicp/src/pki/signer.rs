@@ -1,6 +1,6 @@
 //! Certificate signing requests: which are approved without a person, and signing those that are approved.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -69,7 +69,7 @@ fn plan(csr: &Value, request: &Result<Request, String>, taken: bool) -> Plan {
 }
 
 /// Approves and signs for ever; wakes up only when a request changes.
-pub(crate) async fn run(client: Client, authority: Rc<Authority>) {
+pub(crate) async fn run(client: Client, authority: Arc<Authority>) {
     loop {
         let Ok((list, revision)) = client.list(RESOURCE, None).await else { return };
         let Ok(mut watch) = client.watch(RESOURCE, revision) else { continue };
