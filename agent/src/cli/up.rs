@@ -191,6 +191,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         running.agent.closing.set(true);
         log::set_max_level(log::LevelFilter::Error);
         server.stop().await;
+        running.agent.keeper.leave();
         super::down::clear(instance, Duration::from_secs(5)).await?;
     } else {
         running.agent.closing.set(true);

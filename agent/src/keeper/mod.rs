@@ -70,6 +70,7 @@ pub struct Keeper {
     book: RefCell<BTreeMap<String, Listed>>,
     sandboxes: RefCell<BTreeSet<String>>,
     listener: RefCell<Option<Listener>>,
+    leaving: Cell<bool>,
 }
 
 /// The label a container's pod UID is kept under.
@@ -91,6 +92,7 @@ impl Keeper {
             book: RefCell::default(),
             sandboxes: RefCell::default(),
             listener: RefCell::new(None),
+            leaving: Cell::new(false),
         });
         keeper.connect().await?;
         Ok(keeper)
@@ -108,6 +110,11 @@ impl Keeper {
     /// Who hears of ends. One listener.
     pub fn listen(&self, listener: Listener) {
         *self.listener.borrow_mut() = Some(listener);
+    }
+
+    /// From now on a keeper that ends is not started again: someone ends it on purpose.
+    pub fn leave(&self) {
+        self.leaving.set(true);
     }
 
     /// Its folder.
@@ -166,7 +173,7 @@ impl Keeper {
         let mut pause = RECONNECT_FIRST;
         loop {
             let Some(keeper) = this.upgrade() else { return };
-            if keeper.exe.as_os_str().is_empty() {
+            if keeper.exe.as_os_str().is_empty() || keeper.leaving.get() {
                 return;
             }
             match Box::pin(keeper.connect()).await {
