@@ -222,9 +222,11 @@ impl<W: Write> Writer<'_, W> {
         header.set_cksum();
         self.out.write_all(header.as_bytes()).map_err(fail)?;
         let Some(source) = content else { return Ok(()) };
-        let copied = io::copy(&mut open(source)?.take(entry.size), &mut self.out).map_err(fail)?;
-        if copied != entry.size {
-            return Err(Error::corrupt(text, "the file shrank while it was packed"));
+        let mut file = open(source)?;
+        let copied = io::copy(&mut (&mut file).take(entry.size), &mut self.out).map_err(fail)?;
+        // The header with the size is out already.
+        if copied != entry.size || file.read(&mut [0]).map_err(fail)? != 0 {
+            return Err(Error::corrupt(text, "the file's size changed while it was packed"));
         }
         self.pad(copied).map_err(fail)
     }

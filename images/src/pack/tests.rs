@@ -65,7 +65,7 @@ fn the_same_input_gives_the_same_image_and_the_same_tree() {
 fn files_become_an_image() {
     let tmp = tempfile::tempdir().unwrap();
     let store = Store::open(&tmp.path().join("s")).unwrap();
-    let exe: PathBuf = "/proc/self/exe".into();
+    let exe = std::env::current_exe().unwrap();
     let files = vec![("/bin/mote".to_owned(), exe.clone(), 0o755), ("/bin/again".to_owned(), exe.clone(), 0o700)];
     let image = store
         .pack(&"demo".parse().unwrap(), PackSpec::of_files(files, ImageConfig::default()), &Cancel::default())
@@ -79,4 +79,7 @@ fn files_become_an_image() {
     let escape = PackSpec::of_files(vec![("../x".to_owned(), exe, 0)], ImageConfig::default());
     assert!(store.pack(&"demo:2".parse().unwrap(), escape, &Cancel::default()).is_err());
     assert!(store.find(&"demo:2".parse().unwrap()).unwrap().is_none());
+    // A file with more bytes than its size says is not cut in silence.
+    let longer = PackSpec::of_files(vec![("/x".to_owned(), "/proc/version".into(), 0)], ImageConfig::default());
+    assert!(store.pack(&"demo:2".parse().unwrap(), longer, &Cancel::default()).is_err());
 }
