@@ -63,7 +63,11 @@ fn everyday_commands_work() {
 #[test]
 fn followed_logs_and_watches_stream() {
     each_release(|node, kubectl, registry| {
+        // A pod that fits nowhere is already there: once the watch shows it, nothing that comes later is missed.
+        let marker = "apiVersion: v1\nkind: Pod\nmetadata: {name: marker}\nspec:\n  nodeSelector: {fits: nowhere}\n  containers: [{name: main, image: none}]\n";
+        kubectl.apply(marker);
         let watch = kubectl.start(&["get", "pods", "-w"], &node.dir.path().join("watch"));
+        until("the watch shows what is there", 10, || watch.so_far().contains("marker").then_some(()));
         kubectl.apply(&talker(registry));
         kubectl.ok(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=30s"]);
         let logs = kubectl.start(&["logs", "-f", "talker"], &node.dir.path().join("logs"));
@@ -73,9 +77,11 @@ fn followed_logs_and_watches_stream() {
         kubectl.ok(&["delete", "pod", "talker"]);
         let whole = eventually(10, || {
             let text = watch.so_far();
-            ["Pending", "Running", "Terminating"].iter().all(|status| text.contains(status)).then_some(())
+            let shown = |status: &str| text.lines().any(|line| line.starts_with("talker") && line.contains(status));
+            ["Pending", "Running", "Terminating"].into_iter().all(shown).then_some(())
         });
         assert!(whole.is_some(), "the watch shows the life of the pod: {}", watch.so_far());
+        kubectl.ok(&["delete", "pod", "marker"]);
     });
 }
 
