@@ -113,13 +113,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore]
-    fn write_golden() {
-        std::fs::write("tests/golden/image-v1", encode(&image()).unwrap()).unwrap();
-        std::fs::write("tests/golden/layer-v1", encode(&layer()).unwrap()).unwrap();
-    }
-
-    #[test]
     fn golden_bytes_of_version_1() {
         for (bytes, golden) in [
             (encode(&image()).unwrap(), &include_bytes!("../../tests/golden/image-v1")[..]),
