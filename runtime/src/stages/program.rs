@@ -70,7 +70,11 @@ pub(super) fn identity(child: &mut Child<'_>) -> Result<(), Fault> {
         identity::drop_bounding(process.capabilities.bounding).map_err(|e| plain(format!("drop capabilities: {e}")))?;
     nix::sys::prctl::set_keepcaps(true).map_err(at("keep", "capabilities"))?;
     let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    nix::unistd::setgroups(&groups).map_err(denied("set groups of"))?;
+    match nix::unistd::setgroups(&groups) {
+        // A user who mapped himself alone has no say over groups.
+        Err(Errno::EPERM) if groups.is_empty() => {}
+        result => result.map_err(denied("set groups of"))?,
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     nix::unistd::setresgid(gid, gid, gid).map_err(denied("set group"))?;
     nix::unistd::setresuid(uid, uid, uid).map_err(denied("set user"))?;
@@ -154,6 +158,8 @@ pub(super) fn exec(child: &mut Child<'_>) -> Result<(), Fault> {
         let mut byte = [0u8; 1];
         go.read_exact(&mut byte).map_err(|e| at("wait for", "start")(errno(&e)))?;
     }
+    super::hooks::start(child)?;
+    super::scheduling::apply(&child.labels)?;
     report::write_record(&mut child.report, report::EXEC, b"");
     let Err(e) = nix::unistd::execve(&program.path, &program.args, &program.env);
     Err(at("exec", program.path.to_string_lossy())(e))
