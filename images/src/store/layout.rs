@@ -9,6 +9,7 @@
 //!                /list            names and checksums (layer::listing)
 //!                /record          sizes, implicit folders, whether it is known to be on the disk
 //! leases/<owner>                  layer names, one a line
+//! signatures/<64 hex>             signatures of the image with this manifest or index that were found good (signature::payload)
 //! locks/<32 hex>                  flock: one process and thread unpacks a layer, the others wait
 //! tmp/<unique>/                   work in progress; swept at open when nobody works
 //! ```
@@ -42,6 +43,9 @@ impl Layout {
         let mut hasher = Hasher::default();
         hasher.update(reference.to_string().as_bytes());
         self.root.join("images").join(half(hasher.digest().hex()))
+    }
+    pub fn signatures(&self, digest: &Digest) -> PathBuf {
+        self.root.join("signatures").join(digest.hex())
     }
     pub fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
         self.root.join("locks").join(layer_name(diff_id))
