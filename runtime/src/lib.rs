@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod check;
 pub mod container;
+mod descriptors;
 mod identity;
 pub mod keeper;
 pub mod oci_cli;

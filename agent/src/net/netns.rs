@@ -67,9 +67,7 @@ impl Netns {
 /// A connection to a port of this network namespace's loopback: the older address first, as resolvers have it.
 pub(crate) fn connect_loopback(port: u16, limit: Duration) -> io::Result<TcpStream> {
     let first = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), limit);
-    first.or_else(|refused| {
-        TcpStream::connect_timeout(&(Ipv6Addr::LOCALHOST, port).into(), limit).map_err(|_| refused)
-    })
+    first.or_else(|refused| TcpStream::connect_timeout(&(Ipv6Addr::LOCALHOST, port).into(), limit).map_err(|_| refused))
 }
 
 fn error(op: &'static str, object: &str, cause: &io::Error) -> Error {

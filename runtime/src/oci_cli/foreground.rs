@@ -1,16 +1,16 @@
 //! Staying with a program until it ends: signals are passed on, and with a terminal, what is typed and what is shown.
 
+use crate::descriptors;
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::MsgFlags;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, write};
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Bytes moved at a time.
 const CHUNK_BYTES: usize = 8192;
@@ -26,19 +26,9 @@ pub(super) fn watch_signals() -> Result<SignalFd, String> {
 /// The terminal's master as it comes over our own socket.
 pub(super) fn receive_terminal(socket: &OwnedFd) -> Result<OwnedFd, String> {
     let mut text = [0u8; 64];
-    let mut slices = [IoSliceMut::new(&mut text)];
-    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let told = |e: Errno| format!("receive terminal: {e}");
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags).map_err(told)?;
-    for control in message.cmsgs().map_err(told)? {
-        if let ControlMessageOwned::ScmRights(fds) = control
-            && let Some(fd) = fds.first()
-        {
-            return Ok(sys::own(*fd));
-        }
-    }
-    Err("receive terminal: none came".into())
+    let (_, came) = descriptors::receive(socket, &mut text, MsgFlags::MSG_DONTWAIT).map_err(told)?;
+    came.into_iter().next().ok_or_else(|| "receive terminal: none came".into())
 }
 
 /// Our own terminal, put back as it was in the end.

@@ -4,14 +4,12 @@
 use super::Child;
 use super::report::{Fault, at, errno, plain};
 use super::rooted;
-use crate::sys;
+use crate::{descriptors, sys};
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::Uid;
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// DEVPTS_SUPER_MAGIC of linux/magic.h.
 const DEVPTS: i64 = 0x1cd1;
@@ -52,17 +50,11 @@ pub(super) fn connect(child: &mut Child<'_>) -> Result<(), Fault> {
         )
         .map_err(at("bind", "/dev/console"))?;
     }
-    send(socket, &master).map_err(at("send", "terminal"))?;
+    // As runc's and crun's clients expect it: the descriptor, and some words.
+    descriptors::send(socket, b"/dev/ptmx", &[master.as_fd()]).map_err(at("send", "terminal"))?;
     sys::take_terminal(peer.as_fd()).map_err(at("take", "terminal"))?;
     nix::unistd::dup2_stdin(&peer)
         .and_then(|()| nix::unistd::dup2_stdout(&peer))
         .and_then(|()| nix::unistd::dup2_stderr(&peer))
         .map_err(at("connect", "stdio"))
-}
-
-/// As runc's and crun's clients expect it: the descriptor, and some words.
-fn send(socket: BorrowedFd<'_>, master: &OwnedFd) -> nix::Result<()> {
-    let fds = [master.as_raw_fd()];
-    let text = [IoSlice::new(b"/dev/ptmx")];
-    sendmsg::<()>(socket.as_raw_fd(), &text, &[ControlMessage::ScmRights(&fds)], MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }

@@ -96,7 +96,11 @@ struct Half {
 }
 
 /// Serves one port-forward to its end.
-pub(crate) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(mut client: IO, wire: Wire, ports: Ports) -> io::Result<()> {
+pub(crate) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(
+    mut client: IO,
+    wire: Wire,
+    ports: Ports,
+) -> io::Result<()> {
     let mut carrier = if wire == Wire::Tunnel { Carrier::Messages(Reader::default()) } else { Carrier::Plain };
     let (say, mut said) = mpsc::channel(BACKLOG);
     let mut state = Forward { ports, say, errors: BTreeMap::new(), connections: BTreeMap::new() };

@@ -1,8 +1,10 @@
 //! Requests that turn into conversations: port-forward, exec and attach. A client speaks WebSocket or SPDY (`negotiate`), both are pure
-//! codecs (`websocket`, `spdy`), and what is said in them is the same (`session`, `forward`).
+//! codecs (`websocket`, `spdy`), and what is said in them is the same (`session`, for
+//! `exec`; `forward`).
 //!
 //! The API server passes the conversation through untouched, so that this is the only place that knows its form.
 
+pub(crate) mod exec;
 pub(crate) mod forward;
 pub(crate) mod negotiate;
 pub(crate) mod session;
@@ -31,6 +33,17 @@ pub(crate) fn port_forward(request: Request<Incoming>, ports: Ports) -> Response
     }
 }
 
+/// Serves an exec.
+pub(crate) fn exec(request: Request<Incoming>, command: exec::Command) -> Response<Reply> {
+    match negotiate::remote_command(request.headers()) {
+        Err(why) => answer(StatusCode::BAD_REQUEST, "text/plain", why),
+        Ok(agreed) => {
+            let wire = agreed.wire;
+            switch(request, agreed, "exec", async move |io| exec::serve(io, wire, command).await)
+        }
+    }
+}
+
 /// Answers that the protocol changes, and goes on with what is said then.
 fn switch<F>(request: Request<Incoming>, agreed: Agreed, what: &'static str, go_on: F) -> Response<Reply>
 where
@@ -50,4 +63,24 @@ where
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().extend(agreed.headers);
     response
+}
+
+/// Streams and words of an exec's or attach's query, in the API's names and in the kubelet's.
+pub(crate) fn command_of(query: &str) -> (session::Wanted, Vec<String>) {
+    let (mut wanted, mut words) = (session::Wanted::default(), Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let on = matches!(value, "true" | "1");
+        match name {
+            "command" => words.push(mote_api::uri::decode(value)),
+            "stdin" | "input" => wanted.stdin = on,
+            "stdout" | "output" => wanted.stdout = on,
+            "stderr" | "error" => wanted.stderr = on,
+            "tty" => wanted.tty = on,
+            _ => {}
+        }
+    }
+    // A terminal has one output.
+    wanted.stderr &= !wanted.tty;
+    (wanted, words)
 }

@@ -179,7 +179,10 @@ mod tests {
         let cases = [
             (socket("v5.channel.k8s.io"), Wire::Channels { base64: false, version: Version::V5 }),
             (socket("v4.channel.k8s.io, v5.channel.k8s.io"), Wire::Channels { base64: false, version: Version::V5 }),
-            (socket("base64.channel.k8s.io,v4.base64.channel.k8s.io"), Wire::Channels { base64: true, version: Version::V4 }),
+            (
+                socket("base64.channel.k8s.io,v4.base64.channel.k8s.io"),
+                Wire::Channels { base64: true, version: Version::V4 },
+            ),
             (socket(""), Wire::Channels { base64: false, version: Version::V1 }),
             (
                 request(&[

@@ -123,7 +123,8 @@ impl Session {
         match &self.carrier {
             Carrier::Messages { .. } => websocket::write_close(out, websocket::NORMAL),
             Carrier::Streams { spdy, ids, .. } => {
-                for id in [STDOUT, STDERR, ERROR].iter().filter_map(|channel| ids.get(usize::from(*channel))?.as_ref()) {
+                for id in [STDOUT, STDERR, ERROR].iter().filter_map(|channel| ids.get(usize::from(*channel))?.as_ref())
+                {
                     Spdy::data(out, *id, &[], true);
                 }
                 spdy.go_away(out);

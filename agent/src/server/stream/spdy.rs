@@ -28,11 +28,21 @@ pub(crate) type StreamId = u32;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// It opened a stream. Names are lower case.
-    Open { id: StreamId, headers: Vec<(String, String)> },
-    Data { id: StreamId, bytes: Vec<u8> },
+    Open {
+        id: StreamId,
+        headers: Vec<(String, String)>,
+    },
+    Data {
+        id: StreamId,
+        bytes: Vec<u8>,
+    },
     /// It sends no more on that stream.
-    End { id: StreamId },
-    Reset { id: StreamId },
+    End {
+        id: StreamId,
+    },
+    Reset {
+        id: StreamId,
+    },
     /// It opens no more streams.
     GoAway,
 }
