@@ -3,6 +3,7 @@
 pub mod layers;
 pub mod layout;
 pub mod record;
+mod top;
 mod usage;
 mod verify;
 
