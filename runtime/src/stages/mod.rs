@@ -150,7 +150,7 @@ const CHILD: [ChildStage; 24] = [
     ("session", session),
     ("cgroup", enter_cgroup),
     ("stdio", open_stdio),
-    ("sources", mounts::sources),
+    ("mounts", mounts::sources),
     ("scheduling", scheduling::before),
     ("namespaces", join_namespaces),
     ("oom", oom_score),

@@ -108,13 +108,28 @@ pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
     } else {
         search(name, &process.env)?
     };
+    let mut env = process.env.clone();
+    if !env.iter().any(|v| v.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home(process.user.uid)));
+    }
     let text = |s: &String| CString::new(s.as_str()).map_err(|_| plain("exec: argument or variable with a NUL byte"));
     child.program = Some(Program {
         path: text(&path)?,
         args: process.args.iter().map(text).collect::<Result<_, _>>()?,
-        env: process.env.iter().map(text).collect::<Result<_, _>>()?,
+        env: env.iter().map(text).collect::<Result<_, _>>()?,
     });
     Ok(())
+}
+
+/// By the container's own /etc/passwd, read as what it is: the image's bytes, or a pipe that never ends.
+fn home(uid: u32) -> String {
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_NONBLOCK | libc::O_NOCTTY);
+    let mut text = String::new();
+    if let Ok(file) = options.open("/etc/passwd") {
+        let _ = file.take(crate::user::FILE_BYTES_MAX as u64).read_to_string(&mut text); // no text, no home
+    }
+    crate::user::resolve(&uid.to_string(), &text, "").map_or_else(|_| "/".to_owned(), |found| found.home)
 }
 
 fn usable(path: &str) -> Result<(), Errno> {
