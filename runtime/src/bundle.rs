@@ -5,7 +5,7 @@
 
 use crate::container::{
     CapSet, Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Mount, Namespace, NamespaceKind, Process,
-    Resources, Rlimit, Rootfs, User, rlimit_number,
+    Resources, Rlimit, Rootfs, Seccomp, User, rlimit_number,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -63,9 +63,11 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
     }
     let linux = config.get("linux").unwrap_or(&Value::Null);
     let process = config.get("process").ok_or_else(|| invalid("process: missing"))?;
+    let mut process_of = self::process(process, &mut warnings)?;
+    process_of.seccomp = seccomp(config, linux, dir, id, &mut warnings)?;
     let container = Container {
         id: id.to_owned(),
-        process: self::process(process, &mut warnings)?,
+        process: process_of,
         rootfs: Rootfs::Path(dir.join(root_path)),
         readonly: flag(root, "readonly"),
         namespaces: namespaces(linux)?,
@@ -83,7 +85,7 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
         rootfs_propagation: optional(linux, "rootfsPropagation"),
         ..Container::default()
     };
-    for (key, what) in [("seccomp", "seccomp profile"), ("mountLabel", "mount label"), ("intelRdt", "Intel RDT")] {
+    for (key, what) in [("mountLabel", "mount label"), ("intelRdt", "Intel RDT")] {
         if linux.get(key).is_some_and(|v| !v.is_null()) {
             warnings.push(format!("linux.{key}: {what} is not applied by this build"));
         }
@@ -142,6 +144,27 @@ fn process(process: &Value, warnings: &mut Vec<String>) -> Result<Process, Bundl
         oom_score_adj: number(process, "oomScoreAdj").and_then(|n| i32::try_from(n).ok()),
         ..Process::default()
     })
+}
+
+fn seccomp(
+    config: &Value,
+    linux: &Value,
+    dir: &Path,
+    id: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Seccomp, BundleError> {
+    let Some(profile) = linux.get("seccomp").filter(|v| !v.is_null()) else { return Ok(Seccomp::None) };
+    let compiled = crate::seccomp::compile(profile).map_err(|e| invalid(format!("linux.seccomp: {e}")))?;
+    warnings.extend(compiled.warnings);
+    let mut filter = compiled.filter;
+    if let Some(listener) = &mut filter.listener {
+        listener.state = serde_json::json!({
+            "ociVersion": text(config, "ociVersion"), "id": id, "status": "creating", "bundle": dir.display().to_string(),
+            "annotations": config.get("annotations").unwrap_or(&Value::Null),
+        })
+        .to_string();
+    }
+    Ok(Seccomp::Filter(filter))
 }
 
 fn namespaces(linux: &Value) -> Result<Vec<Namespace>, BundleError> {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 mod cases;
+mod seccomp;
 
 const WAIT: Duration = Duration::from_secs(20);
 

@@ -172,7 +172,7 @@ fn features() -> String {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
             "capabilities": capabilities,
             "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
-            "seccomp": {"enabled": false}, "apparmor": {"enabled": false}, "selinux": {"enabled": false}, "intelRdt": {"enabled": false}
+            "seccomp": {"enabled": true}, "apparmor": {"enabled": false}, "selinux": {"enabled": false}, "intelRdt": {"enabled": false}
         }
     })
     .to_string()

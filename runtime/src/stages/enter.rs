@@ -76,9 +76,11 @@ fn run_entered(enter: &Enter<'_>, report: File) -> ! {
         root: None,
         hold: None,
         program: None,
+        listener: None,
     };
-    let stages: [ChildStage; 6] = [
+    let stages: [ChildStage; 7] = [
         ("session", session),
+        ("seccomp listener", program::connect_listener),
         ("cgroup", enter_cgroup),
         ("rlimits", program::rlimits),
         ("identity", program::identity),

@@ -85,6 +85,7 @@ pub(crate) struct Child<'a> {
     root: Option<OwnedFd>,
     hold: Option<(File, File)>,
     program: Option<program::Program>,
+    listener: Option<program::Listener>,
 }
 
 impl Child<'_> {
@@ -103,8 +104,9 @@ impl Child<'_> {
 
 type ChildStage = (&'static str, fn(&mut Child<'_>) -> Result<(), Fault>);
 
-const CHILD: [ChildStage; 19] = [
+const CHILD: [ChildStage; 20] = [
     ("session", session),
+    ("seccomp listener", program::connect_listener),
     ("cgroup", enter_cgroup),
     ("stdio", open_stdio),
     ("namespaces", join_namespaces),
@@ -298,6 +300,7 @@ fn run_child(launch: &Launch<'_>, mut report: File) -> ! {
         root: None,
         hold: None,
         program: None,
+        listener: None,
     };
     if launch.hold {
         match open_hold(launch.scratch) {
