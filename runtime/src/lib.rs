@@ -10,6 +10,7 @@ pub mod container;
 mod identity;
 pub mod keeper;
 pub mod oci_cli;
+pub mod seccomp;
 mod stages;
 mod sys;
 pub mod user;

@@ -14,6 +14,7 @@ mod cases;
 mod control;
 mod exec;
 mod hooks;
+mod seccomp;
 mod terminal;
 mod users;
 
