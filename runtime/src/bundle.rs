@@ -11,8 +11,8 @@ pub(crate) use resources::resources;
 
 use crate::container::extras::{Extras, ProcessExtras};
 use crate::container::{
-    CapSet, Capabilities, Cgroup, Container, Device, Mount, Namespace, NamespaceKind, Process, Rlimit, Rootfs, User,
-    rlimit_number,
+    CapSet, Capabilities, Cgroup, Container, Device, Mount, Namespace, NamespaceKind, Process, Rlimit, Rootfs, Seccomp,
+    User, rlimit_number,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -75,9 +75,11 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
     }
     let linux = config.get("linux").unwrap_or(&Value::Null);
     let process = config.get("process").ok_or_else(|| invalid("process: missing"))?;
+    let mut process_of = self::process(process, &mut warnings)?;
+    process_of.seccomp = seccomp(config, linux, dir, id, &mut warnings)?;
     let container = Container {
         id: id.to_owned(),
-        process: self::process(process, &mut warnings)?,
+        process: process_of,
         rootfs: Rootfs::Path(dir.join(root_path)),
         readonly: flag(root, "readonly"),
         namespaces: namespaces(linux)?,
@@ -95,9 +97,6 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
         rootfs_propagation: optional(linux, "rootfsPropagation"),
         ..Container::default()
     };
-    if linux.get("seccomp").is_some_and(|v| !v.is_null()) {
-        warnings.push("linux.seccomp: seccomp profile is not applied by this build".into());
-    }
     let extras = extras::extras(config, linux, process, &mut warnings)?;
     Ok(Bundle { container, extras, annotations: pairs(config, "annotations"), warnings, text: Vec::new() })
 }
@@ -156,6 +155,27 @@ fn process(process: &Value, warnings: &mut Vec<String>) -> Result<Process, Bundl
         oom_score_adj: number(process, "oomScoreAdj").and_then(|n| i32::try_from(n).ok()),
         ..Process::default()
     })
+}
+
+fn seccomp(
+    config: &Value,
+    linux: &Value,
+    dir: &Path,
+    id: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Seccomp, BundleError> {
+    let Some(profile) = linux.get("seccomp").filter(|v| !v.is_null()) else { return Ok(Seccomp::None) };
+    let compiled = crate::seccomp::compile(profile).map_err(|e| invalid(format!("linux.seccomp: {e}")))?;
+    warnings.extend(compiled.warnings);
+    let mut filter = compiled.filter;
+    if let Some(listener) = &mut filter.listener {
+        listener.state = serde_json::json!({
+            "ociVersion": text(config, "ociVersion"), "id": id, "status": "creating", "bundle": dir.display().to_string(),
+            "annotations": config.get("annotations").unwrap_or(&Value::Null),
+        })
+        .to_string();
+    }
+    Ok(Seccomp::Filter(filter))
 }
 
 fn namespaces(linux: &Value) -> Result<Vec<Namespace>, BundleError> {

@@ -92,8 +92,28 @@ pub struct Rlimit {
 pub enum Seccomp {
     #[default]
     None,
+    /// Made by [`crate::seccomp`].
+    Filter(SeccompFilter),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompFilter {
     /// Classic BPF, eight bytes an instruction in the kernel's own layout of this machine.
-    Program(Vec<u8>),
+    pub program: Vec<u8>,
+    /// SECCOMP_FILTER_FLAG_* of linux/seccomp.h.
+    pub flags: u32,
+    /// Who is asked about calls the program answers with NOTIFY.
+    pub listener: Option<SeccompListener>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompListener {
+    /// Unix socket on the host that takes the notify descriptor (OCI `listenerPath`).
+    pub path: PathBuf,
+    /// Opaque to us.
+    pub metadata: String,
+    /// The container's OCI state as JSON, without its pid; may be empty.
+    pub state: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

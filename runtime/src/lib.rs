@@ -11,6 +11,7 @@ mod descriptors;
 mod identity;
 pub mod keeper;
 pub mod oci_cli;
+pub mod seccomp;
 mod stages;
 mod sys;
 pub mod user;

@@ -220,8 +220,10 @@ fn mount_setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Re
     .map(drop)
 }
 
-/// Loads classic BPF as a seccomp filter of this process. `program` is a whole number of `struct sock_filter` in native layout.
-pub(crate) fn load_seccomp(program: &[u8]) -> Result<(), Errno> {
+/// Loads classic BPF as a seccomp filter of this process. `program` is a whole number of `struct sock_filter` in native layout; the
+/// descriptor is there when `flags` ask for a listener.
+pub(crate) fn load_seccomp(program: &[u8], flags: u32) -> Result<Option<OwnedFd>, Errno> {
+    const NEW_LISTENER: u32 = 8;
     const SET_MODE_FILTER: c_uint = 1;
     let length = u16::try_from(program.len() / 8).map_err(|_| Errno::EINVAL)?;
     if length == 0 || !program.len().is_multiple_of(8) {
@@ -234,7 +236,9 @@ pub(crate) fn load_seccomp(program: &[u8]) -> Result<(), Errno> {
     }
     let fprog = libc::sock_fprog { len: length, filter: words.as_mut_ptr().cast() };
     // SAFETY: `fprog` names `length` instructions of 8 bytes each, alive in `words`; the kernel copies and verifies them.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0 as c_uint, &raw const fprog) }).map(drop)
+    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const fprog) })?;
+    // SAFETY: with this flag, and only then, the answer is a fresh descriptor (close-on-exec by itself).
+    Ok((flags & NEW_LISTENER != 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }
 
 const BPF_PROG_LOAD: c_int = 5;

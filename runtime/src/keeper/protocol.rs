@@ -9,7 +9,7 @@ use crate::container::{Container, Process, Resources};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; changes with any change of a type below.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Largest frame in bytes, header excluded. A container with the kernel's largest argument list still fits.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of output one exec may give back.

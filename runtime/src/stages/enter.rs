@@ -89,9 +89,10 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
     let other_user = birth::differs(pid, "user");
     type Step<'s> = (&'static str, &'s dyn Fn(&mut Child<'_>) -> Result<(), Fault>);
     let affinity = &enter.extras.process.cpu_affinity;
-    let steps: [Step<'_>; 13] = [
+    let steps: [Step<'_>; 14] = [
         ("stdio", &|_| connect(enter)),
         ("session", &session),
+        ("seccomp listener", &program::connect_listener),
         ("cpu affinity", &|_| scheduling::affinity(affinity.0.as_ref())),
         ("cgroup", &enter_cgroup),
         ("cpu affinity", &|_| scheduling::affinity(affinity.1.as_ref())),

@@ -113,6 +113,7 @@ pub(crate) struct Child<'a> {
     root: Option<OwnedFd>,
     hold: Option<(File, File)>,
     program: Option<program::Program>,
+    listener: Option<program::Listener>,
     extras: &'a Extras,
     console: Option<BorrowedFd<'a>>,
     state: &'a str,
@@ -146,11 +147,12 @@ impl Child<'_> {
 
 type ChildStage = (&'static str, fn(&mut Child<'_>) -> Result<(), Fault>);
 
-const CHILD: [ChildStage; 24] = [
+const CHILD: [ChildStage; 25] = [
     ("session", session),
+    ("seccomp listener", program::connect_listener),
     ("cgroup", enter_cgroup),
     ("stdio", open_stdio),
-    ("sources", mounts::sources),
+    ("mounts", mounts::sources),
     ("scheduling", scheduling::before),
     ("namespaces", join_namespaces),
     ("oom", oom_score),
@@ -296,6 +298,7 @@ impl<'a> Child<'a> {
             root: None,
             hold: None,
             program: None,
+            listener: None,
             extras: launch.extras,
             console: launch.console,
             state: launch.state,
