@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use mote_api::tree::{Value, json};
+use mote_api::tree::{Value, json, set};
 use mote_runtime::container::Process;
 use mote_runtime::keeper::RunDir;
 use mote_runtime::keeper::protocol::{self, Decoder, Message, Reply};
@@ -326,10 +326,10 @@ fn status_of(reply: Reply) -> Value {
 fn failure(reason: &str, message: String, details: Value) -> Value {
     let mut status = json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason});
     if reason == "InternalError" {
-        status["code"] = json!(500);
+        set(&mut status, &["code"], json!(500));
     }
     if !details.is_null() {
-        status["details"] = details;
+        set(&mut status, &["details"], details);
     }
     status
 }

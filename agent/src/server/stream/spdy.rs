@@ -56,6 +56,13 @@ pub(crate) struct Spdy {
     last: StreamId,
 }
 
+struct Frame {
+    /// A stream's number, or a control frame's version and type.
+    word: u32,
+    flags: u8,
+    payload: Vec<u8>,
+}
+
 impl Spdy {
     pub(crate) fn new() -> Spdy {
         Spdy { input: Vec::new(), headers: Headers::new(), pending: None, last: 0 }
@@ -70,7 +77,7 @@ impl Spdy {
         if let Some(event) = self.pending.take() {
             return Ok(Some(event));
         }
-        while let Some((word, flags, payload)) = self.frame()? {
+        while let Some(Frame { word, flags, payload }) = self.frame()? {
             if word & 0x8000_0000 == 0 {
                 let end = Event::End { id: word };
                 if payload.is_empty() && flags & FIN != 0 {
@@ -94,8 +101,7 @@ impl Spdy {
         Ok(None)
     }
 
-    /// First word, flags and payload of the next whole frame.
-    fn frame(&mut self) -> Result<Option<(u32, u8, Vec<u8>)>, &'static str> {
+    fn frame(&mut self) -> Result<Option<Frame>, &'static str> {
         let Some((&[a, b, c, d, flags, x, y, z], rest)) = self.input.split_first_chunk::<8>() else { return Ok(None) };
         let length = u32::from_be_bytes([0, x, y, z]) as usize;
         if length > FRAME_BYTES_MAX {
@@ -103,7 +109,7 @@ impl Spdy {
         }
         let Some(payload) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
         self.input.drain(..8 + length);
-        Ok(Some((u32::from_be_bytes([a, b, c, d]), flags, payload)))
+        Ok(Some(Frame { word: u32::from_be_bytes([a, b, c, d]), flags, payload }))
     }
 
     fn opened(&mut self, flags: u8, payload: &[u8]) -> Result<Event, &'static str> {
