@@ -55,6 +55,7 @@ pub(crate) fn need_root(what: &str) -> Result<(), String> {
 }
 
 /// How long a silent node is waited for; what is not said is as upstream has it. The flags are named as upstream's.
+#[cfg(feature = "minicp")]
 #[derive(Default)]
 pub(crate) struct Patience {
     pub(crate) grace: Option<u32>,
@@ -62,9 +63,9 @@ pub(crate) struct Patience {
     pub(crate) unreachable: Option<u32>,
 }
 
+#[cfg(feature = "minicp")]
 impl Patience {
-    pub(crate) const HELP: &str = "\
-  --node-monitor-grace-period SECONDS               a node silent for so long is NotReady (default 40; it speaks every 10)
+    pub(crate) const HELP: &str = "  --node-monitor-grace-period SECONDS               a node silent for so long is NotReady (default 40; it speaks every 10)
   --default-not-ready-toleration-seconds SECONDS    how long pods stay on a node that is not ready (default 300)
   --default-unreachable-toleration-seconds SECONDS  how long pods stay on a node that is silent (default 300)
 ";
