@@ -37,6 +37,8 @@ pub struct Bundle {
     pub extras: Extras,
     pub annotations: Vec<(String, String)>,
     pub warnings: Vec<String>,
+    /// What nobody needs to hear unless he looks for it: every engine's profile names system calls of other architectures.
+    pub notes: Vec<String>,
     /// The text it was read from: what is looked up later (exec, hooks) must not follow a file that changes.
     pub text: Vec<u8>,
 }
@@ -67,7 +69,7 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
     if !version.starts_with("1.") {
         return Err(invalid(format!("ociVersion {version:?} is not supported")));
     }
-    let mut warnings = Vec::new();
+    let (mut warnings, mut notes) = (Vec::new(), Vec::new());
     let root = config.get("root").ok_or_else(|| invalid("root: missing"))?;
     let root_path = text(root, "path");
     if root_path.is_empty() {
@@ -76,7 +78,7 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
     let linux = config.get("linux").unwrap_or(&Value::Null);
     let process = config.get("process").ok_or_else(|| invalid("process: missing"))?;
     let mut process_of = self::process(process, &mut warnings)?;
-    process_of.seccomp = seccomp(config, linux, dir, id, &mut warnings)?;
+    process_of.seccomp = seccomp(config, linux, dir, id, &mut notes)?;
     let container = Container {
         id: id.to_owned(),
         process: process_of,
@@ -98,7 +100,7 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
         ..Container::default()
     };
     let extras = extras::extras(config, linux, process, &mut warnings)?;
-    Ok(Bundle { container, extras, annotations: pairs(config, "annotations"), warnings, text: Vec::new() })
+    Ok(Bundle { container, extras, annotations: pairs(config, "annotations"), warnings, notes, text: Vec::new() })
 }
 
 /// A process description on its own (`exec --process`).
@@ -162,11 +164,11 @@ fn seccomp(
     linux: &Value,
     dir: &Path,
     id: &str,
-    warnings: &mut Vec<String>,
+    notes: &mut Vec<String>,
 ) -> Result<Seccomp, BundleError> {
     let Some(profile) = linux.get("seccomp").filter(|v| !v.is_null()) else { return Ok(Seccomp::None) };
     let compiled = crate::seccomp::compile(profile).map_err(|e| invalid(format!("linux.seccomp: {e}")))?;
-    warnings.extend(compiled.warnings);
+    notes.extend(compiled.warnings);
     let mut filter = compiled.filter;
     if let Some(listener) = &mut filter.listener {
         listener.state = serde_json::json!({

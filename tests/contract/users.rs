@@ -187,3 +187,54 @@ fn labels_this_kernel_cannot_apply_are_refused() {
     let (code, ..) = bundle.run();
     assert!(code != 0 || runtime().to_string_lossy().contains("crun"), "runc refuses, crun goes on");
 }
+
+/// As an ordinary user, by the runtime's own rootless example.
+#[test]
+fn an_ordinary_user_runs_a_container() {
+    const NOBODY: u32 = 65_534;
+    let bundle = Bundle::new("");
+    let place = bundle.dir.path().to_owned();
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::create_dir(place.join("state")).unwrap();
+    for folder in ["", "state", "rootfs", "rootfs/tmp", "rootfs/etc", "rootfs/dev", "rootfs/proc", "rootfs/sys"] {
+        own(&place.join(folder));
+    }
+    // The build folder is root's own.
+    let runtime_copy = place.join("runtime");
+    std::fs::copy(runtime(), &runtime_copy).unwrap();
+    let root = place.join("state");
+    let call = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "-u", "XDG_RUNTIME_DIR"]);
+        command.arg(&runtime_copy).arg("--root").arg(&root).args(words).current_dir(&place).stdin(Stdio::null());
+        // By files: what is created must not keep a pipe of ours open.
+        let (out, err) = (place.join("rootless-out"), place.join("rootless-err"));
+        command.stdout(std::fs::File::create(&out).unwrap()).stderr(std::fs::File::create(&err).unwrap());
+        let status = command.status().unwrap();
+        (status.code(), std::fs::read_to_string(out).unwrap(), std::fs::read_to_string(err).unwrap())
+    };
+    if runtime().to_string_lossy().contains("crun") {
+        return; // wants a delegated cgroup or a systemd of the user's
+    }
+    assert_eq!(call(&["spec", "--rootless"]).0, Some(0));
+    let path = place.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["/bin/sh", "-c", "id -u; cat /proc/self/uid_map; exit 4"]);
+    config["root"]["readonly"] = json!(false);
+    // The kernel's limits of this machine may be lower than the example's.
+    config["process"]["rlimits"] = json!([]);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let (code, out, err) = call(&["run", &bundle.id]);
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert_eq!((code, words.as_slice()), (Some(4), &["0", "0", "65534", "1"][..]), "{err}");
+    config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+    std::fs::write(&path, config.to_string()).unwrap();
+    assert_eq!(call(&["create", &bundle.id]).0, Some(0));
+    assert_eq!(call(&["start", &bundle.id]).0, Some(0));
+    let (code, out, err) = call(&["exec", &bundle.id, "/bin/sh", "-c", "id -u; exit 6"]);
+    assert_eq!((code, out.as_str()), (Some(6), "0\n"), "{err}");
+    assert_eq!(call(&["delete", "--force", &bundle.id]).0, Some(0));
+    assert!(!root.join(&bundle.id).exists());
+}

@@ -64,8 +64,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 thread_local! {
-    /// The file engines read reasons from, and whether it wants JSON.
-    static LOG: RefCell<(Option<File>, bool)> = const { RefCell::new((None, false)) };
+    static LOG: RefCell<Log> = const { RefCell::new(Log { file: None, json: false, quiet: false }) };
+}
+
+struct Log {
+    /// Engines read reasons from it.
+    file: Option<File>,
+    json: bool,
+    /// Our stderr becomes the container's: what is no error would stand in its log.
+    quiet: bool,
 }
 
 fn open_log(args: &Args) -> Result<(), String> {
@@ -78,17 +85,18 @@ fn open_log(args: &Args) -> Result<(), String> {
         File::options().append(true).create(true).open(&path).map_err(|e| format!("open {}: {e}", path.display()))
     };
     let file = args.path("log").filter(|p| !p.as_os_str().is_empty()).map(open).transpose()?;
-    LOG.with(|log| *log.borrow_mut() = (file, json));
+    let quiet = args.words.first().is_some_and(|c| c == "create" || c == "exec") && !args.flag("debug");
+    LOG.with(|log| *log.borrow_mut() = Log { file, json, quiet });
     Ok(())
 }
 
-/// To the log file, if there is one; errors always to stderr, warnings there without a log, both as runc does.
+/// To the log file, if there is one; errors always to stderr, warnings there without a log where it is not the container's.
 fn say(level: &str, message: &str) {
     LOG.with(|log| {
-        let (file, json) = &*log.borrow();
-        if level == "error" || file.is_none() {
-            let prefix = if level == "error" { "" } else { "warning: " };
-            eprintln!("mote-oci: {prefix}{message}");
+        let Log { file, json, quiet } = &*log.borrow();
+        if level == "error" || (file.is_none() && !quiet) {
+            let (prefix, colon) = if level == "error" { ("", "") } else { (level, ": ") };
+            eprintln!("mote-oci: {prefix}{colon}{message}");
         }
         let Some(mut file) = file.as_ref() else { return };
         let now = crate::keeper::timestamp_now();

@@ -92,6 +92,9 @@ fn prepare(args: &Args, id: &str) -> Result<Bundle, String> {
     let dir = std::fs::canonicalize(args.bundle()).map_err(|e| format!("bundle {}: {e}", args.bundle().display()))?;
     let mut bundle = bundle::load(&dir, id).map_err(|e| e.to_string())?;
     bundle.warnings.iter().for_each(|w| warn(w));
+    if args.flag("debug") {
+        bundle.notes.iter().for_each(|n| super::say("debug", n));
+    }
     if args.flag("systemd-cgroup") && !Path::new("/run/systemd/system").is_dir() {
         return Err("systemd not running on this host, cannot use systemd cgroups manager".into());
     }

@@ -4,7 +4,7 @@ use super::options::{self, Options};
 use super::report::{Fault, at, plain};
 use super::rooted;
 use super::{Child, Source, copy_up};
-use crate::container::{Device, DeviceKind, Mount};
+use crate::container::{Device, DeviceKind, Mount, NamespaceKind};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -136,23 +136,36 @@ fn cgroup_view(child: &Child<'_>, m: &Mount, options: &Options) -> Result<(), Fa
     let root = child.root()?;
     if child.layout.v1.is_empty() {
         let v2 = Mount { fstype: "cgroup2".into(), source: "cgroup".into(), ..m.clone() };
-        return fresh(root, &v2, options);
+        return fresh(root, &v2, options).or_else(|fault| match (fault.errno, &child.layout.v2) {
+            // A user namespace without a cgroup namespace of its own: the group's own folder.
+            (Errno::EPERM | Errno::EBUSY, Some((point, _))) => {
+                let folder = point.join(child.container.cgroup.path.trim_start_matches('/'));
+                let place = nix::fcntl::open(&folder, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+                let source = Source::Place(place.map_err(at("bind", folder.display()))?);
+                bind(child, m, &source, &Options { data: String::new(), flags: options.flags, ..Options::default() })
+            }
+            _ => Err(fault),
+        });
     }
     let outer = Mount { fstype: "tmpfs".into(), source: "tmpfs".into(), ..m.clone() };
     let writable = Options { flags: options.flags - MsFlags::MS_RDONLY, data: "mode=755".into(), ..Options::default() };
     fresh(root, &outer, &writable)?;
     let path = child.container.cgroup.path.trim_start_matches('/');
-    for (_, controllers) in child.layout.v1.iter().filter(|(point, _)| !path.is_empty() && point.join(path).is_dir()) {
+    for (point, controllers) in
+        child.layout.v1.iter().filter(|(point, _)| !path.is_empty() && point.join(path).is_dir())
+    {
         let joined = controllers.join(",");
         let destination = format!("{}/{joined}", m.destination.trim_end_matches('/'));
-        let one = Mount {
-            destination: destination.clone(),
-            fstype: "cgroup".into(),
-            source: "cgroup".into(),
-            options: vec![],
-        };
+        let one = Mount { destination, fstype: "cgroup".into(), source: "cgroup".into(), options: vec![] };
         let inner = Options { flags: options.flags, data: joined.clone(), ..Options::default() };
-        fresh(root, &one, &inner)?;
+        let fresh = if child.has(NamespaceKind::Cgroup) { fresh(root, &one, &inner).is_ok() } else { false };
+        if !fresh {
+            // Without a cgroup namespace, or where it may not be mounted (user namespaces): the group's own folder.
+            let folder = point.join(path);
+            let place = nix::fcntl::open(&folder, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+            let source = Source::Place(place.map_err(at("bind", folder.display()))?);
+            bind(child, &one, &source, &Options { data: String::new(), ..inner })?;
+        }
         if controllers.len() > 1 {
             let folder = rooted::open(root, &m.destination, OFlag::O_PATH).map_err(at("open", &m.destination))?;
             for name in controllers {
