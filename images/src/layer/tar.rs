@@ -80,6 +80,11 @@ impl<R: BufRead> Archive<R> {
         &self.inner
     }
 
+    /// What is below, to read on where the archive ended.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// The reader below, which stands behind the last thing read.
     pub fn into_inner(self) -> R {
         self.inner

@@ -74,10 +74,18 @@ impl Tree {
         Ok(Tree { root: Rc::new(root), resolve_beneath: true, last: None })
     }
 
-    /// The same tree on a kernel without openat2.
-    #[cfg(test)]
-    pub fn open_old_kernel(root: &Path) -> io::Result<Tree> {
-        Ok(Tree { resolve_beneath: false, ..Tree::open(root)? })
+    /// From here on as on a kernel without openat2 (before 5.6).
+    pub fn as_on_old_kernels(&mut self) {
+        self.resolve_beneath = false;
+    }
+
+    /// Whether this file system takes names that differ in case for one. The folder must be empty, and is again afterwards.
+    pub fn folds_names(&mut self) -> io::Result<bool> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        drop(openat(&*self.root, "mote-probe", flags, Mode::empty())?);
+        let folds = occupant_at(self.root.as_fd(), b"MOTE-PROBE")? != Occupant::Nothing;
+        unlinkat(&*self.root, "mote-probe", UnlinkatFlags::NoRemoveDir)?;
+        Ok(folds)
     }
 
     /// A descriptor of a folder of the tree. The last one is remembered: archives come folder by folder.

@@ -1,5 +1,6 @@
 //! One pass over a layer: every entry decided by [`super::entry`], written by [`super::tree`], noted in [`super::listing`].
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -30,9 +31,33 @@ pub struct Unpacked {
     pub open: Open,
 }
 
+/// What bounds a layer, and how its folder is written: the limits of this crate, but for tests.
+struct Bounds {
+    entries: u64,
+    bomb_floor_bytes: u64,
+    /// Use openat2; else as on a kernel before 5.6.
+    openat2: bool,
+    /// Whether the file system takes several names for one; `None`: a probe tells.
+    folds: Option<bool>,
+}
+
+const BOUNDS: Bounds = Bounds { entries: ENTRIES_MAX, bomb_floor_bytes: BOMB_FLOOR_BYTES, openat2: true, folds: None };
+
 /// Unpacks the layer that `input` yields into the empty folder `fs`, and its listing into `list`. `what` names the layer in errors;
 /// `progress` hears the count of transferred bytes now and then.
 pub fn unpack<R: Read>(
+    input: R,
+    what: &str,
+    fs: &Path,
+    list: File,
+    progress: &dyn Fn(u64),
+    cancel: &Cancel,
+) -> Result<Unpacked, Error> {
+    unpack_within(&BOUNDS, input, what, fs, list, progress, cancel)
+}
+
+fn unpack_within<R: Read>(
+    bounds: &Bounds,
     input: R,
     what: &str,
     fs: &Path,
@@ -46,10 +71,17 @@ pub fn unpack<R: Read>(
         return Err(stream_error(what, "its first bytes", cause));
     }
     let decoder = Decoder::new(source).map_err(|e| stream_error(what, "its first bytes", e))?;
+    let mut tree = Tree::open(fs).map_err(|e| Error::io("open", fs, e))?;
+    if !bounds.openat2 {
+        tree.as_on_old_kernels();
+    }
+    let folds = bounds.folds.map_or_else(|| tree.folds_names(), Ok).map_err(|e| Error::io("write", fs, e))?;
     let mut job = Job {
+        bounds,
         what,
         archive: Archive::new(Hashing::new(decoder, LAYER_TAR_BYTES_MAX)),
-        tree: Tree::open(fs).map_err(|e| Error::io("open", fs, e))?,
+        tree,
+        names: folds.then(HashSet::new),
         fs,
         list: Writer::new(list).map_err(|e| Error::io("write the listing of", fs, e))?,
         progress,
@@ -60,11 +92,10 @@ pub fn unpack<R: Read>(
         file_bytes: 0,
         entries: 0,
     };
-    let done = job.run();
-    let Job { archive, list, file_bytes, entries, open, .. } = job;
-    let mut plain = archive.into_inner();
     // What lies behind the archive's end belongs to both digests.
-    let done = done.and_then(|()| plain.drain().map_err(|e| stream_error(what, "the end of the archive", e)));
+    let done = job.run().and_then(|()| job.drain());
+    let Job { archive, list, file_bytes, entries, open, .. } = job;
+    let plain = archive.into_inner();
     let (plain_hash, _, decoder) = plain.finish();
     let mut source = decoder.into_inner();
     let done = done.and_then(|()| source.drain().map_err(|e| stream_error(what, "the end of the layer", e)));
@@ -113,9 +144,12 @@ fn stream_error(what: &str, place: &str, e: io::Error) -> Error {
 }
 
 struct Job<'a, R: Read> {
+    bounds: &'a Bounds,
     what: &'a str,
     archive: Archive<Hashing<Decoder<Hashing<Watched<R>>>>>,
     tree: Tree,
+    /// Every path made so far, on a file system that folds names: what else is found there is another name's.
+    names: Option<HashSet<Inner>>,
     fs: &'a Path,
     list: Writer,
     progress: &'a dyn Fn(u64),
@@ -131,14 +165,20 @@ impl<R: Read> Job<'_, R> {
     fn run(&mut self) -> Result<(), Error> {
         let mut last = String::new();
         loop {
+            self.skip_content(&last)?;
             let member = match self.archive.next_member() {
                 Ok(Some(member)) => member,
                 Ok(None) => break,
                 Err(e) => return Err(self.tar_error(e, &last)),
             };
             self.entries += 1;
-            if self.entries > ENTRIES_MAX {
-                return Err(Error::refused(self.what, format!("more than {ENTRIES_MAX} entries")));
+            if self.entries > self.bounds.entries {
+                let why = format!(
+                    "entry {:?}: more than {} entries",
+                    String::from_utf8_lossy(&member.path),
+                    self.bounds.entries
+                );
+                return Err(Error::refused(self.what, why));
             }
             self.pulse()?;
             let refuse = |why: &str| {
@@ -159,6 +199,34 @@ impl<R: Read> Job<'_, R> {
             self.apply(&path, action, &member, &attributes)?;
         }
         self.finish_dirs()
+    }
+
+    /// What is left of the current entry, looked at for bombs on the way.
+    fn skip_content(&mut self, last: &str) -> Result<(), Error> {
+        loop {
+            let n = match self.archive.content(u64::MAX) {
+                Ok(data) => data.len(),
+                Err(e) => return Err(self.tar_error(e.into(), last)),
+            };
+            if n == 0 {
+                return Ok(());
+            }
+            self.archive.take(n);
+            self.pulse()?;
+        }
+    }
+
+    /// The bytes behind the archive's end.
+    fn drain(&mut self) -> Result<(), Error> {
+        loop {
+            let plain = self.archive.get_mut();
+            let n = plain.fill_buf().map_err(|e| stream_error(self.what, "the end of the archive", e))?.len();
+            if n == 0 {
+                return Ok(());
+            }
+            plain.consume(n);
+            self.pulse()?;
+        }
     }
 
     fn finish_dirs(&mut self) -> Result<(), Error> {
@@ -185,6 +253,7 @@ impl<R: Read> Job<'_, R> {
             self.undescribed(parent, fresh)?;
         }
         let occupant = self.tree.occupant(path).map_err(|e| self.entry_error(path, e))?;
+        self.refuse_folded(path, occupant)?;
         match action {
             Action::Opaque => self.opaque(path, occupant),
             Action::Whiteout => self.whiteout(path, occupant),
@@ -221,9 +290,29 @@ impl<R: Read> Job<'_, R> {
         }
     }
 
+    /// On a file system that takes several names for one, a path is this archive's own all the way down, or the entry is refused.
+    fn refuse_folded(&mut self, path: &Inner, occupant: Occupant) -> Result<(), Error> {
+        let Some(names) = &mut self.names else { return Ok(()) };
+        let mut folded = occupant != Occupant::Nothing && !path.is_root() && !names.contains(path);
+        let mut parent = path.split().0;
+        while !parent.is_root() {
+            folded |= !names.contains(&parent);
+            parent = parent.split().0;
+        }
+        names.insert(path.clone());
+        if folded {
+            let why = format!("entry {:?}: this file system takes its name for that of another entry", path.text());
+            return Err(Error::refused(self.what, why));
+        }
+        Ok(())
+    }
+
     /// A folder that exists for what is in it, until the archive describes it.
     fn undescribed(&mut self, path: Inner, fresh: bool) -> Result<(), Error> {
         self.note_dir(&path, &Attributes::plain_folder())?;
+        if let Some(names) = &mut self.names {
+            names.insert(path.clone());
+        }
         if fresh {
             self.mtimes.push((path, Moment::default()));
         } else {
@@ -385,7 +474,7 @@ impl<R: Read> Job<'_, R> {
     fn pulse(&mut self) -> Result<(), Error> {
         self.cancel.check()?;
         let (plain, blob) = (self.archive.get_ref().total(), self.archive.get_ref().get_ref().get_ref().total());
-        if plain > BOMB_FLOOR_BYTES && plain / INFLATE_RATIO_MAX > blob {
+        if plain > self.bounds.bomb_floor_bytes && plain / INFLATE_RATIO_MAX > blob {
             return Err(Error::refused(self.what, format!("decompression bomb: {blob} bytes became {plain}")));
         }
         if blob >= self.reported.saturating_add(256 << 10) {

@@ -63,22 +63,107 @@ impl Out {
 }
 
 fn run(bytes: &[u8]) -> Out {
+    run_within(&BOUNDS, bytes)
+}
+
+fn run_within(bounds: &Bounds, bytes: &[u8]) -> Out {
     let dir = tempfile::tempdir().unwrap();
     let fs = dir.path().join("fs");
     std::fs::create_dir(&fs).unwrap();
     let list = File::create(dir.path().join("list")).unwrap();
-    let done = unpack(bytes, "layer x", &fs, list, &|_| {}, &Cancel::default());
+    let done = unpack_within(bounds, bytes, "layer x", &fs, list, &|_| {}, &Cancel::default());
     Out { dir, done }
 }
 
+/// The verdict, which must be the same with openat2 and without.
 fn why(bytes: &[u8]) -> String {
-    let out = run(bytes);
+    let verdict = why_within(&BOUNDS, bytes);
+    assert_eq!(why_within(&Bounds { openat2: false, ..BOUNDS }, bytes), verdict, "on an old kernel");
+    verdict
+}
+
+fn why_within(bounds: &Bounds, bytes: &[u8]) -> String {
+    let out = run_within(bounds, bytes);
     let outside: Vec<_> = std::fs::read_dir(out.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(outside.len(), 2, "something was written outside: {outside:?}");
     match out.done {
         Ok(_) => "unpacked".to_owned(),
         Err(e) => e.to_string(),
     }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn bombs_are_called_off_wherever_they_hide() {
+    let bounds = Bounds { bomb_floor_bytes: 4 << 20, ..BOUNDS };
+    let zeros = vec![0u8; 8 << 20];
+    let head = |kind| Tar::default().file("before", b"x").entry(kind, "zeros", "", 0o755, &zeros).end();
+    for (name, archive) in [
+        ("a file", head(b'0')),
+        ("content nobody wants", head(b'5')),
+        ("behind the end", [Tar::default().file("before", b"x").end(), zeros.clone()].concat()),
+    ] {
+        let got = why_within(&bounds, &gzip(&archive));
+        assert!(got.contains("refused") && got.contains("decompression bomb: "), "{name}: {got}");
+        assert_eq!(why_within(&bounds, &archive), "unpacked", "{name}, not compressed");
+    }
+    // zstd says it in a few bytes: one block of 128 KiB that repeats a zero, again and again
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x58];
+    let start = Tar::default().entry(b'0', "zeros", "", 0o755, &zeros).end();
+    frame.extend_from_slice(&((512u32 << 3).to_le_bytes()[..3]));
+    frame.extend_from_slice(&start[..512]);
+    for last in [0, 0, 0, 0].iter().chain(&[0; 60]).chain(&[1]) {
+        frame.extend_from_slice(&((128u32 << 10) << 3 | 1 << 1 | last).to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    assert!(why_within(&bounds, &frame).contains("decompression bomb: "));
+}
+
+#[test]
+fn entries_and_depth_have_a_limit() {
+    let bounds = Bounds { entries: 5, ..BOUNDS };
+    let archive = |n: u32| (0..n).fold(Tar::default(), |tar, i| tar.file(&i.to_string(), b"")).end();
+    assert_eq!(why_within(&bounds, &archive(5)), "unpacked");
+    assert_eq!(why_within(&bounds, &archive(6)), "layer x: refused: entry \"5\": more than 5 entries");
+    let deep = Tar::default().pax(&[("path", "d/".repeat(256).as_bytes())]).dir("d").end();
+    assert_eq!(why(&deep), "unpacked");
+}
+
+#[test]
+fn names_that_fold_together_are_refused() {
+    // What lies there under a name the archive did not use stands for what such a file system finds.
+    let folding = Bounds { folds: Some(true), ..BOUNDS };
+    let plain = Tar::default()
+        .dir("d")
+        .file("d/f", b"1")
+        .file("d/f", b"2")
+        .dir("d")
+        .file("i/j/k", b"")
+        .dir("i")
+        .file("i/.wh.l", b"");
+    assert_eq!(why_within(&folding, &plain.end()), "unpacked");
+    for (there, archive, name) in [
+        ("file", Tar::default().file("file", b"x"), "file"),
+        ("dir/", Tar::default().file("dir/f", b"x"), "dir/f"),
+        ("dir/sub/", Tar::default().dir("dir").file("dir/sub/f", b"x"), "dir"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = dir.path().join("fs");
+        std::fs::create_dir_all(fs.join(there)).unwrap();
+        let list = File::create(dir.path().join("list")).unwrap();
+        let done = unpack_within(&folding, &archive.end()[..], "x", &fs, list, &|_| {}, &Cancel::default());
+        let got = done.map(drop).unwrap_err().to_string();
+        assert_eq!(
+            got,
+            format!("x: refused: entry {name:?}: this file system takes its name for that of another entry")
+        );
+    }
+    assert!(!Tree::open(tempfile::tempdir().unwrap().path()).unwrap().folds_names().unwrap());
 }
 
 #[test]
@@ -404,22 +489,6 @@ fn the_listing_knows_every_path() {
         bad[at] ^= 0x10;
         std::fs::write(out.dir.path().join("bad"), &bad).unwrap();
         assert!(listing::read(File::open(out.dir.path().join("bad")).unwrap(), |_| {}).is_err(), "flip at {at}");
-    }
-}
-
-#[test]
-fn a_kernel_without_openat2_is_as_strict() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(dir.path().join("fs/d")).unwrap();
-    std::os::unix::fs::symlink("..", dir.path().join("fs/d/up")).unwrap();
-    for mut tree in
-        [Tree::open(&dir.path().join("fs")).unwrap(), Tree::open_old_kernel(&dir.path().join("fs")).unwrap()]
-    {
-        let path = |text: &str| Inner::new(text.as_bytes()).unwrap();
-        assert!(tree.make_file(&path("d/up/x")).is_err());
-        assert!(tree.make_file(&path("d/up/d/x")).is_err());
-        tree.make_file(&path("d/x")).unwrap();
-        tree.remove(&path("d/x")).unwrap();
     }
 }
 
