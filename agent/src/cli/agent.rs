@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use super::options::{Stop, block_on, need_root, path, signalled, stopped, value};
+use super::options::{Stop, block_on, check_image_gc, need_root, path, percent, signalled, stopped, value};
 use crate::client::Client;
 use crate::instance::{Instance, host_name};
 use crate::join::{self, Files, Token};
@@ -31,6 +31,8 @@ usage: mote agent --server URL --token TOKEN [OPTIONS]     join a control plane 
   --service-cidr CIDR      addresses of Services, --standalone only (default 10.43.0.0/16)
   --cgroup-parent NAME     control group of all pods (default mote)
   --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
+  --image-gc-high-threshold PERCENT  disk use at which unused images go (default 85)
+  --image-gc-low-threshold PERCENT   disk use at which no more go (default 80)
 
 Ctrl-C or SIGTERM ends the agent; containers go on. `mote down` ends them.
 ";
@@ -48,6 +50,7 @@ struct Options {
     service_cidr: Option<Cidr>,
     cgroup_parent: String,
     plain_http: Vec<String>,
+    image_gc: mote_images::GcPolicy,
 }
 
 fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
@@ -64,6 +67,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         service_cidr: None,
         cgroup_parent: "mote".into(),
         plain_http: Vec::new(),
+        image_gc: mote_images::GcPolicy::default(),
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -79,6 +83,12 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long("service-cidr") => options.service_cidr = Some(value(parser, "--service-cidr")?),
             lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
             lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
+            lexopt::Arg::Long("image-gc-high-threshold") => {
+                options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
+            }
+            lexopt::Arg::Long("image-gc-low-threshold") => {
+                options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
+            }
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
             other => return Err(other.unexpected().into()),
         }
@@ -102,6 +112,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
     }
     mote_api::meta::dns_subdomain(&options.node_name)
         .map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
+    check_image_gc(&options.image_gc)?;
     Ok(options)
 }
 
@@ -162,6 +173,7 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
         plain_http: options.plain_http,
+        image_gc: options.image_gc,
     })
     .await?;
     println!("node             {}", options.node_name);

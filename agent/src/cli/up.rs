@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::options::{Patience, Stop, block_on, need_root, path, signalled, stopped, value};
+use super::options::{Patience, Stop, block_on, check_image_gc, need_root, path, percent, signalled, stopped, value};
 use crate::agent::Agent;
 use crate::client::{Client, Connector};
 use crate::instance::{Instance, host_name, write_secret};
@@ -33,6 +33,8 @@ usage: mote up [OPTIONS]
   --manifests DIR          static pods: YAML and JSON files
   --apply FILE             apply it when the API is ready (may be repeated)
   --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
+  --image-gc-high-threshold PERCENT  disk use at which unused images go (default 85)
+  --image-gc-low-threshold PERCENT   disk use at which no more go (default 80)
   --demo                   a hello page from an image made of this executable; Ctrl-C removes everything
 ";
 
@@ -52,6 +54,7 @@ struct Options {
     manifests: Option<PathBuf>,
     apply: Vec<PathBuf>,
     plain_http: Vec<String>,
+    image_gc: mote_images::GcPolicy,
     demo: bool,
     patience: Patience,
 }
@@ -70,6 +73,7 @@ impl Options {
             manifests: None,
             apply: Vec::new(),
             plain_http: Vec::new(),
+            image_gc: mote_images::GcPolicy::default(),
             demo: false,
             patience: Patience::default(),
         };
@@ -86,6 +90,12 @@ impl Options {
                 lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
                 lexopt::Arg::Long("apply") => options.apply.push(path(parser)?),
                 lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
+                lexopt::Arg::Long("image-gc-high-threshold") => {
+                    options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
+                }
+                lexopt::Arg::Long("image-gc-low-threshold") => {
+                    options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
+                }
                 lexopt::Arg::Long("node-monitor-grace-period") => {
                     options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
                 }
@@ -108,6 +118,7 @@ impl Options {
                 options.cgroup_parent
             )));
         }
+        check_image_gc(&options.image_gc)?;
         Ok(options)
     }
 }
@@ -154,6 +165,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         node_ip: options.node_ip,
         kubelet_port: 0,
         plain_http: options.plain_http.clone(),
+        image_gc: options.image_gc,
     })
     .await?;
     let agent = running.agent.clone();
