@@ -29,7 +29,7 @@ pub(crate) struct Start<'a> {
     pub(crate) manifests: Option<PathBuf>,
     pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) kubelet_port: u16,
-    pub(crate) plain_http: Vec<String>,
+    pub(crate) registries: mote_images::Registries,
 }
 
 /// The agent at work.
@@ -60,8 +60,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
     };
     let dns_ip = start.service_cidr.nth(10);
     let machine = node::machine(&instance.data);
-    let mut pull = mote_images::PullOptions::default();
-    pull.registries.plain_http = start.plain_http;
+    let pull = mote_images::PullOptions { registries: start.registries, ..Default::default() };
     let config = Config {
         node_name: start.node_name.clone(),
         roots: instance.roots(),

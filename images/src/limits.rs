@@ -62,5 +62,5 @@ pub const INDEX_DEPTH_MAX: usize = 4;
 pub const INDEX_DOCUMENTS_MAX: usize = 16;
 /// Signatures of one image that are looked at.
 pub const SIGNATURES_MAX: usize = 64;
-/// Bytes of the payload of one signature.
-pub const SIGNATURE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of one signed document or bundle (with its proofs some ten thousand).
+pub const SIGNATURE_BYTES_MAX: u64 = 256 << 10;

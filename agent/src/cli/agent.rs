@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use super::options::{Stop, block_on, need_root, path, signalled, stopped, value};
+use super::options::{
+    REGISTRY_HELP, Stop, block_on, is_registry_flag, need_root, path, registry_flag, signalled, stopped, value,
+};
 use crate::client::Client;
 use crate::instance::{Instance, host_name};
 use crate::join::{self, Files, Token};
@@ -30,8 +32,9 @@ usage: mote agent --server URL --token TOKEN [OPTIONS]     join a control plane 
   --cluster-cidr CIDR      addresses of pods, --standalone only (default 10.42.0.0/16)
   --service-cidr CIDR      addresses of Services, --standalone only (default 10.43.0.0/16)
   --cgroup-parent NAME     control group of all pods (default mote)
-  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
+";
 
+const END: &str = "
 Ctrl-C or SIGTERM ends the agent; containers go on. `mote down` ends them.
 ";
 
@@ -47,7 +50,7 @@ struct Options {
     cluster_cidr: Option<Cidr>,
     service_cidr: Option<Cidr>,
     cgroup_parent: String,
-    plain_http: Vec<String>,
+    registries: mote_images::Registries,
 }
 
 fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
@@ -63,7 +66,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         cluster_cidr: None,
         service_cidr: None,
         cgroup_parent: "mote".into(),
-        plain_http: Vec::new(),
+        registries: mote_images::Registries::default(),
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -78,7 +81,10 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = Some(value(parser, "--cluster-cidr")?),
             lexopt::Arg::Long("service-cidr") => options.service_cidr = Some(value(parser, "--service-cidr")?),
             lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
-            lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
+            lexopt::Arg::Long(name) if is_registry_flag(name) => {
+                let name = name.to_owned();
+                registry_flag(&name, parser, &mut options.registries)?;
+            }
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
             other => return Err(other.unexpected().into()),
         }
@@ -109,7 +115,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let options = match read(&mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, HELP),
+        Err(stop) => return stopped(stop, &format!("{HELP}{REGISTRY_HELP}{END}")),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = need_root("mote agent").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
@@ -161,7 +167,7 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         manifests: options.manifests.clone(),
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
-        plain_http: options.plain_http,
+        registries: options.registries.completed(&instance.data),
     })
     .await?;
     println!("node             {}", options.node_name);

@@ -12,12 +12,13 @@ use mote_images::{
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 
+use super::options::{REGISTRY_HELP, is_registry_flag, registry_flag};
 use crate::progress::{Shown, bytes_text};
 
 const HELP: &str = "mote image: the image store
 
-usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs] [--plain-http HOST[:PORT]] [--ca FILE]
-                           [--user NAME --password-file FILE] [--docker-config FILE]
+usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs]
+                           [--user NAME --password-file FILE] [registry options]
        mote image ls
        mote image rm REF...            forget images (their layers go with `prune`)
        mote image prune                delete what no image and no container needs
@@ -55,7 +56,7 @@ struct Args {
 pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
     match parse(parser) {
         Ok(None) => {
-            print!("{HELP}");
+            print!("{HELP}{REGISTRY_HELP}");
             ExitCode::SUCCESS
         }
         Ok(Some((verb, args))) => match execute(&verb, args) {
@@ -91,12 +92,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<(String, Args)>, lexopt::E
             },
             Long("platform") => args.platform = Some(parsed(&mut parser)?),
             Long("keep-blobs") => args.keep_blobs = true,
-            Long("plain-http") => args.registries.plain_http.push(parser.value()?.string()?),
-            Long("ca") => {
-                let path = PathBuf::from(parser.value()?);
-                args.registries.ca_pem = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+            Long(name) if is_registry_flag(name) => {
+                let name = name.to_owned();
+                registry_flag(&name, &mut parser, &mut args.registries)?;
             }
-            Long("docker-config") => args.registries.docker_config = Some(parser.value()?.into()),
             Long("user") => args.user = Some(parser.value()?.string()?),
             Long("password-file") => args.password_file = Some(parser.value()?.into()),
             Long("name") => args.name = Some(parsed(&mut parser)?),
@@ -145,14 +144,16 @@ fn file(text: &str) -> Result<(String, PathBuf, u32), lexopt::Error> {
 fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
     let usage = |why: &str| Failure::Usage(format!("image {verb}: {why}"));
     let cancel = on_interrupt();
-    let store = Store::open(&args.data_dir.clone().unwrap_or_else(super::data_dir).join("images"))?;
+    let data_dir = args.data_dir.clone().unwrap_or_else(super::data_dir);
+    let registries = args.registries.clone().completed(&data_dir);
+    let store = Store::open(&data_dir.join("images"))?;
     match (verb, args.words.as_slice()) {
         ("pull", [text]) => {
             let reference: Reference = text.parse()?;
             let options = PullOptions {
-                platform: args.platform.clone().unwrap_or_else(Platform::host),
+                platform: args.platform.clone().unwrap_or_else(Platform::machine),
                 credentials: credentials(&args)?,
-                registries: args.registries.clone(),
+                registries,
                 keep_blobs: args.keep_blobs,
                 durable: true,
             };
@@ -177,7 +178,7 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
         ("push", [from, rest @ ..]) if rest.len() < 2 => {
             let from: Reference = from.parse()?;
             let to = rest.first().map_or_else(|| Ok(from.clone()), |to| to.parse())?;
-            let digest = store.push(&from, &to, credentials(&args)?, &args.registries, &Shown::new(""), &cancel)?;
+            let digest = store.push(&from, &to, credentials(&args)?, &registries, &Shown::new(""), &cancel)?;
             println!("{to} {digest}");
         }
         ("pack", [text]) => {

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::options::{Patience, Stop, block_on, need_root, path, signalled, stopped, value};
+use super::options::{
+    Patience, REGISTRY_HELP, Stop, block_on, is_registry_flag, need_root, path, registry_flag, signalled, stopped,
+    value,
+};
 use crate::agent::Agent;
 use crate::client::{Client, Connector};
 use crate::instance::{Instance, host_name, write_secret};
@@ -32,7 +35,6 @@ usage: mote up [OPTIONS]
   --cgroup-parent NAME     control group of all pods (default mote)
   --manifests DIR          static pods: YAML and JSON files
   --apply FILE             apply it when the API is ready (may be repeated)
-  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
   --demo                   a hello page from an image made of this executable; Ctrl-C removes everything
 ";
 
@@ -51,7 +53,7 @@ struct Options {
     cgroup_parent: String,
     manifests: Option<PathBuf>,
     apply: Vec<PathBuf>,
-    plain_http: Vec<String>,
+    registries: mote_images::Registries,
     demo: bool,
     patience: Patience,
 }
@@ -69,7 +71,7 @@ impl Options {
             cgroup_parent: "mote".into(),
             manifests: None,
             apply: Vec::new(),
-            plain_http: Vec::new(),
+            registries: mote_images::Registries::default(),
             demo: false,
             patience: Patience::default(),
         };
@@ -85,7 +87,10 @@ impl Options {
                 lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
                 lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
                 lexopt::Arg::Long("apply") => options.apply.push(path(parser)?),
-                lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
+                lexopt::Arg::Long(name) if is_registry_flag(name) => {
+                    let name = name.to_owned();
+                    registry_flag(&name, parser, &mut options.registries)?;
+                }
                 lexopt::Arg::Long("node-monitor-grace-period") => {
                     options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
                 }
@@ -116,7 +121,7 @@ impl Options {
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let options = match Options::read(&mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, &format!("{HELP}{}{END}", Patience::HELP)),
+        Err(stop) => return stopped(stop, &format!("{HELP}{REGISTRY_HELP}{}{END}", Patience::HELP)),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = need_root("mote up").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
@@ -153,7 +158,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         manifests: options.manifests.clone(),
         node_ip: options.node_ip,
         kubelet_port: 0,
-        plain_http: options.plain_http.clone(),
+        registries: options.registries.clone().completed(&instance.data),
     })
     .await?;
     let agent = running.agent.clone();
