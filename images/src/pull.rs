@@ -77,7 +77,7 @@ pub(crate) fn pull(
     // Asked on every way out, also for what is here already: the policy may be newer than the image.
     let allowed =
         |digests: &[Digest]| signature::enforce(options.registries.policy.as_deref(), &client, digests, &inner.layout);
-    let known = inner.image_record(reference)?.filter(|record| record.platform == options.platform);
+    let known = inner.image_record(reference)?.filter(|record| options.platform.covers(&record.platform));
     // A digest needs no registry when all it names is here.
     if let Some(record) = known.as_ref().filter(|record| reference.digest() == Some(record.resolved))
         && let Some(image) = inner.image(record)?

@@ -31,6 +31,8 @@ pub struct Registries {
     pub plain_http: Vec<String>,
     /// `(registry, mirror base URL)`: asked before what [`Registries::hosts_dirs`] name, in order.
     pub mirrors: Vec<(String, String)>,
+    /// Only the registry itself is asked, whatever mirrors there are.
+    pub no_mirrors: bool,
     /// More trust anchors (PEM), beside the system's bundle.
     pub ca_pem: Vec<u8>,
     /// A docker `config.json` to take credentials from (`auths`, `credHelpers`, `credsStore`).

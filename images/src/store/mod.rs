@@ -94,7 +94,16 @@ impl Store {
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> Result<Image, Error> {
-        crate::pull::pull(self, reference, options, observer, cancel)
+        match crate::pull::pull(self, reference, options, observer, cancel) {
+            // A mirror that hands out damaged bytes would do so for ever.
+            Err(e @ Error::Corrupt { .. }) if crate::registry::hosts::has_mirrors(reference, &options.registries) => {
+                log::warn!("{reference}: {e}; asking the registry itself");
+                let mut options = options.clone();
+                options.registries.no_mirrors = true;
+                crate::pull::pull(self, reference, &options, observer, cancel)
+            }
+            done => done,
+        }
     }
 
     /// Every image that is whole, by reference.
