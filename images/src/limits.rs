@@ -62,3 +62,17 @@ pub const PARTIALS_BYTES_MAX: u64 = 4 << 30;
 pub const PARTIAL_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 /// Size of a disk on which compressed layers are kept beside the unpacked ones.
 pub const ROOMY_DISK_BYTES: u64 = 512 << 30;
+/// Places (mirrors and the registry itself) that are asked for one repository.
+pub const ENDPOINTS_MAX: usize = 16;
+/// Bytes of a credential helper's answer.
+pub const HELPER_BYTES_MAX: u64 = 64 << 10;
+/// Seconds a credential helper may take.
+pub const HELPER_SECONDS_MAX: u64 = 30;
+/// Levels of indexes within indexes.
+pub const INDEX_DEPTH_MAX: usize = 4;
+/// Indexes within an index that are opened in search of a platform.
+pub const INDEX_DOCUMENTS_MAX: usize = 16;
+/// Signatures of one image that are looked at.
+pub const SIGNATURES_MAX: usize = 64;
+/// Bytes of one signed document or bundle (with its proofs some ten thousand).
+pub const SIGNATURE_BYTES_MAX: u64 = 256 << 10;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use super::options::{Stop, block_on, check_image_gc, need_root, path, percent, signalled, stopped, value};
+use super::options::{
+    REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag, signalled, stopped, value,
+};
 use crate::client::Client;
 use crate::instance::{Instance, host_name};
 use crate::join::{self, Files, Token};
@@ -30,10 +32,11 @@ usage: mote agent --server URL --token TOKEN [OPTIONS]     join a control plane 
   --cluster-cidr CIDR      addresses of pods, --standalone only (default 10.42.0.0/16)
   --service-cidr CIDR      addresses of Services, --standalone only (default 10.43.0.0/16)
   --cgroup-parent NAME     control group of all pods (default mote)
-  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
   --image-gc-high-threshold PERCENT  disk use at which unused images go (default 85)
   --image-gc-low-threshold PERCENT   disk use at which no more go (default 80)
+";
 
+const END: &str = "
 Ctrl-C or SIGTERM ends the agent; containers go on. `mote down` ends them.
 ";
 
@@ -49,8 +52,8 @@ struct Options {
     cluster_cidr: Option<Cidr>,
     service_cidr: Option<Cidr>,
     cgroup_parent: String,
-    plain_http: Vec<String>,
     image_gc: mote_images::GcPolicy,
+    registries: mote_images::Registries,
 }
 
 fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
@@ -66,8 +69,8 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         cluster_cidr: None,
         service_cidr: None,
         cgroup_parent: "mote".into(),
-        plain_http: Vec::new(),
         image_gc: mote_images::GcPolicy::default(),
+        registries: mote_images::Registries::default(),
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -82,12 +85,15 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = Some(value(parser, "--cluster-cidr")?),
             lexopt::Arg::Long("service-cidr") => options.service_cidr = Some(value(parser, "--service-cidr")?),
             lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
-            lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
             lexopt::Arg::Long("image-gc-high-threshold") => {
                 options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
             }
             lexopt::Arg::Long("image-gc-low-threshold") => {
                 options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
+            }
+            lexopt::Arg::Long(name) if is_registry_flag(name) => {
+                let name = name.to_owned();
+                registry_flag(&name, parser, &mut options.registries)?;
             }
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
             other => return Err(other.unexpected().into()),
@@ -120,7 +126,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let options = match read(&mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, HELP),
+        Err(stop) => return stopped(stop, &format!("{HELP}{REGISTRY_HELP}{END}")),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = need_root("mote agent").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
@@ -172,8 +178,8 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         manifests: options.manifests.clone(),
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
-        plain_http: options.plain_http,
         image_gc: options.image_gc,
+        registries: options.registries.completed(&instance.data),
     })
     .await?;
     println!("node             {}", options.node_name);

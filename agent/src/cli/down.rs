@@ -128,7 +128,7 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     for uid in uids.iter().filter_map(|uid| crate::pods::model::PodUid::new(uid)) {
         let group = crate::pods::spec::pod_cgroup(&cgroup_parent, uid.as_str());
         mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string())?;
-        crate::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
+        crate::pods::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
     }
     remove_empty_group(&cgroup_parent);
     let mut wrong = Vec::new();

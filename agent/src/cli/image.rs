@@ -13,6 +13,7 @@ use mote_images::{
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 
+use super::options::{REGISTRY_HELP, is_registry_flag, registry_flag};
 use crate::progress::{Shown, bytes_text};
 
 /// Status after SIGINT, as shells have it.
@@ -22,8 +23,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 const HELP: &str = "mote image: the image store
 
-usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs | --drop-blobs] [--plain-http HOST[:PORT]] [--ca FILE]
-                           [--user NAME --password-file FILE] [--docker-config FILE]
+usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs | --drop-blobs] 
+                           [--user NAME --password-file FILE] [registry options]
                                    a pull that was cut off, killed or lost its power goes on where it stopped
        mote image ls               images and what they take on the disk
        mote image df               what the store takes on the disk, and what could go
@@ -75,7 +76,7 @@ struct Args {
 pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
     match parse(parser) {
         Ok(None) => {
-            print!("{HELP}");
+            print!("{HELP}{REGISTRY_HELP}");
             ExitCode::SUCCESS
         }
         Ok(Some((verb, args))) => match execute(&verb, args) {
@@ -121,12 +122,10 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<(String, Args)>, lexopt::E
             Long("high") => args.gc.high_percent = percent(&mut parser)?,
             Long("low") => args.gc.low_percent = percent(&mut parser)?,
             Long("even-local") => args.gc.even_local = true,
-            Long("plain-http") => args.registries.plain_http.push(parser.value()?.string()?),
-            Long("ca") => {
-                let path = PathBuf::from(parser.value()?);
-                args.registries.ca_pem = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+            Long(name) if is_registry_flag(name) => {
+                let name = name.to_owned();
+                registry_flag(&name, &mut parser, &mut args.registries)?;
             }
-            Long("docker-config") => args.registries.docker_config = Some(parser.value()?.into()),
             Long("user") => args.user = Some(parser.value()?.string()?),
             Long("password-file") => args.password_file = Some(parser.value()?.into()),
             Long("name") => args.name = Some(parsed(&mut parser)?),
@@ -194,7 +193,10 @@ fn file(text: &str) -> Result<(String, PathBuf, u32), lexopt::Error> {
 fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
     let usage = |why: &str| Failure::Usage(format!("image {verb}: {why}"));
     let cancel = on_interrupt();
-    let store = Store::open(&args.data_dir.clone().unwrap_or_else(super::data_dir).join("images"))?;
+    let data_dir = args.data_dir.clone().unwrap_or_else(super::data_dir);
+    let mut args = args;
+    args.registries = std::mem::take(&mut args.registries).completed(&data_dir);
+    let store = Store::open(&data_dir.join("images"))?;
     match (verb, args.words.as_slice()) {
         ("pull", [text]) => {
             let reference: Reference = text.parse()?;
@@ -286,7 +288,7 @@ fn credentials(args: &Args) -> Result<Option<Credentials>, Failure> {
 
 fn pull_options(args: &Args) -> Result<PullOptions, Failure> {
     Ok(PullOptions {
-        platform: args.platform.clone().unwrap_or_else(Platform::host),
+        platform: args.platform.clone().unwrap_or_else(Platform::machine),
         credentials: credentials(args)?,
         registries: args.registries.clone(),
         blobs: args.blobs,

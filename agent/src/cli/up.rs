@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::options::{Patience, Stop, block_on, check_image_gc, need_root, path, percent, signalled, stopped, value};
+use super::options::{
+    Patience, REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag, signalled, stopped,
+    value,
+};
 use crate::agent::Agent;
 use crate::client::{Client, Connector};
 use crate::instance::{Instance, host_name, write_secret};
@@ -32,7 +35,6 @@ usage: mote up [OPTIONS]
   --cgroup-parent NAME     control group of all pods (default mote)
   --manifests DIR          static pods: YAML and JSON files
   --apply FILE             apply it when the API is ready (may be repeated)
-  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
   --image-gc-high-threshold PERCENT  disk use at which unused images go (default 85)
   --image-gc-low-threshold PERCENT   disk use at which no more go (default 80)
   --demo                   a hello page from an image made of this executable; Ctrl-C removes everything
@@ -53,8 +55,8 @@ struct Options {
     cgroup_parent: String,
     manifests: Option<PathBuf>,
     apply: Vec<PathBuf>,
-    plain_http: Vec<String>,
     image_gc: mote_images::GcPolicy,
+    registries: mote_images::Registries,
     demo: bool,
     patience: Patience,
 }
@@ -72,8 +74,8 @@ impl Options {
             cgroup_parent: "mote".into(),
             manifests: None,
             apply: Vec::new(),
-            plain_http: Vec::new(),
             image_gc: mote_images::GcPolicy::default(),
+            registries: mote_images::Registries::default(),
             demo: false,
             patience: Patience::default(),
         };
@@ -89,12 +91,15 @@ impl Options {
                 lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
                 lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
                 lexopt::Arg::Long("apply") => options.apply.push(path(parser)?),
-                lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
                 lexopt::Arg::Long("image-gc-high-threshold") => {
                     options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
                 }
                 lexopt::Arg::Long("image-gc-low-threshold") => {
                     options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
+                }
+                lexopt::Arg::Long(name) if is_registry_flag(name) => {
+                    let name = name.to_owned();
+                    registry_flag(&name, parser, &mut options.registries)?;
                 }
                 lexopt::Arg::Long("node-monitor-grace-period") => {
                     options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
@@ -127,7 +132,7 @@ impl Options {
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let options = match Options::read(&mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, &format!("{HELP}{}{END}", Patience::HELP)),
+        Err(stop) => return stopped(stop, &format!("{HELP}{REGISTRY_HELP}{}{END}", Patience::HELP)),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = need_root("mote up").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
@@ -164,8 +169,8 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         manifests: options.manifests.clone(),
         node_ip: options.node_ip,
         kubelet_port: 0,
-        plain_http: options.plain_http.clone(),
         image_gc: options.image_gc,
+        registries: options.registries.clone().completed(&instance.data),
     })
     .await?;
     let agent = running.agent.clone();

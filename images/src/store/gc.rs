@@ -348,6 +348,11 @@ impl Inner {
             disk.rename(&from, &work.join("gone")).map_err(|e| Error::io("rename", &from, e))?;
             aside.push(work);
         }
+        // Signatures go with the document they are about.
+        let (dir, needed) = (self.layout.dir("signatures"), self.needed()?.blobs);
+        for name in names(&dir)?.iter().filter(|name| !needed.contains(*name)) {
+            disk.unlink(&dir.join(name)).map_err(|e| Error::io("delete", dir.join(name), e))?;
+        }
         drop(deleting);
         if plan.steps.contains(&Step::Partials) {
             self.sweep_partials(true)?;

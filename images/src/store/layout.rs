@@ -13,6 +13,7 @@
 //!        /<64 hex>.sums           how much of it is known to be on the disk
 //! pins/<32 hex>                   images that no sweep may take, named as in images/
 //! pulls/<unique>                  what running work needs, as in leases/; the file is locked as long as the work runs
+//! signatures/<64 hex>             signatures of the image with this manifest or index that were found good (signature::payload)
 //! locks/<32 hex>                  flock: one process and thread unpacks a layer, the others wait
 //! tmp/<unique>/                   work in progress; swept at open when nobody works
 //! ```
@@ -57,6 +58,9 @@ impl Layout {
     }
     pub fn partial(&self, digest: &Digest) -> PathBuf {
         self.root.join("partial").join(digest.hex())
+    }
+    pub fn signatures(&self, digest: &Digest) -> PathBuf {
+        self.root.join("signatures").join(digest.hex())
     }
     pub fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
         self.root.join("locks").join(layer_name(diff_id))

@@ -80,7 +80,7 @@ impl Store {
     }
 
     fn open_on(disk: Arc<dyn Disk>, dir: &Path, boot: String, spool: SpoolPolicy) -> Result<Store, Error> {
-        for name in ["", "blobs", "images", "layers", "leases", "locks", "partial", "pins", "pulls", "tmp"] {
+        for name in ["", "blobs", "images", "layers", "leases", "locks", "partial", "pins", "pulls", "signatures", "tmp"] {
             let path = dir.join(name);
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -110,7 +110,16 @@ impl Store {
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> Result<Image, Error> {
-        crate::pull::pull(self, reference, options, observer, cancel)
+        match crate::pull::pull(self, reference, options, observer, cancel) {
+            // A mirror that hands out damaged bytes would do so for ever.
+            Err(e @ Error::Corrupt { .. }) if crate::registry::hosts::has_mirrors(reference, &options.registries) => {
+                log::warn!("{reference}: {e}; asking the registry itself");
+                let mut options = options.clone();
+                options.registries.no_mirrors = true;
+                crate::pull::pull(self, reference, &options, observer, cancel)
+            }
+            done => done,
+        }
     }
 
     /// Every image that is whole, by reference.
