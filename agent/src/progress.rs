@@ -145,8 +145,13 @@ impl State {
 
     fn line(&self) -> String {
         let done = self.done();
-        let mut line =
-            format!("{} of {} layers, {} of {}", self.ended, self.layers.len(), bytes_text(done), bytes_text(self.total));
+        let mut line = format!(
+            "{} of {} layers, {} of {}",
+            self.ended,
+            self.layers.len(),
+            bytes_text(done),
+            bytes_text(self.total)
+        );
         line.push_str(&self.meter.text(self.total.saturating_sub(done)));
         line
     }

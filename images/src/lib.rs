@@ -28,6 +28,7 @@ pub mod signature;
 pub mod store;
 mod sys;
 
+pub use archive::ArchiveFormat;
 pub use config::ImageConfig;
 pub use digest::{DiffId, Digest};
 pub use error::{Error, PullError};
@@ -37,5 +38,4 @@ pub use progress::{Cancel, Observer, Progress, Silent};
 pub use pull::{BlobPolicy, PullOptions};
 pub use reference::Reference;
 pub use registry::{Credentials, Registries};
-pub use archive::ArchiveFormat;
 pub use store::{Damage, GcPolicy, Image, Layer, Loan, Part, Space, Store, Swept, Usage, can_fetch};

@@ -232,7 +232,8 @@ fn a_fast_link_leaves_no_spool() {
         fn event(&self, progress: Progress) {
             if let Progress::Bytes { done: 3_000_000.., .. } = progress {
                 let found = std::fs::read_dir(&self.0).unwrap().flatten();
-                *self.1.lock().unwrap() += found.map(|entry| entry.metadata().map_or(0, |meta| meta.len())).sum::<u64>();
+                *self.1.lock().unwrap() +=
+                    found.map(|entry| entry.metadata().map_or(0, |meta| meta.len())).sum::<u64>();
             }
         }
     }
@@ -265,7 +266,8 @@ fn ten_images_that_share_a_base_fetch_it_once() {
     let mut base = String::new();
     for n in 0..10 {
         let image = origin.image(&format!("{n}"), &[(1, 2_000_000), (100 + n, 10_000)]);
-        let manifest = std::fs::read_to_string(origin.tmp.path().join("origin/blobs").join(image.manifest.hex())).unwrap();
+        let manifest =
+            std::fs::read_to_string(origin.tmp.path().join("origin/blobs").join(image.manifest.hex())).unwrap();
         let layers = manifest.split("\"layers\"").nth(1).unwrap();
         base = layers.split("sha256:").nth(1).unwrap().chars().take(64).collect();
     }
@@ -410,7 +412,8 @@ fn dropped_layers_come_back_for_an_export() {
         assert!(origin.server.requests().is_empty());
     }
     for (format, layer) in [("oci-archive", "a.tar"), ("docker-archive", "d.tar"), ("oci", "o")] {
-        let seen = Command::new("skopeo").arg("inspect").arg(format!("{format}:{}", to(layer).display())).output().unwrap();
+        let seen =
+            Command::new("skopeo").arg("inspect").arg(format!("{format}:{}", to(layer).display())).output().unwrap();
         assert!(seen.status.success(), "{format}: {}", String::from_utf8_lossy(&seen.stderr));
     }
 }
@@ -423,7 +426,8 @@ fn a_full_disk_is_swept_of_what_can_be_fetched_again() {
     }
     let small = origin.tmp.path().join("small");
     std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "mote-img-gc"]).arg(&small).status().unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "mote-img-gc"]).arg(&small).status().unwrap();
     assert!(mounted.success());
     struct Unmount(PathBuf);
     impl Drop for Unmount {

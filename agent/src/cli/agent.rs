@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use super::options::{
-    REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag, signalled, stopped, value,
+    REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag,
+    signalled, stopped, value,
 };
 use crate::client::Client;
 use crate::instance::{Instance, host_name};

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use mote_images::{
-    ArchiveFormat, BlobPolicy, Cancel, Compression, Credentials, Damage, Error, GcPolicy, Image, ImageConfig, PackLayer,
-    PackSpec, Platform, PullOptions, Reference, Registries, Store,
+    ArchiveFormat, BlobPolicy, Cancel, Compression, Credentials, Damage, Error, GcPolicy, Image, ImageConfig,
+    PackLayer, PackSpec, Platform, PullOptions, Reference, Registries, Store,
 };
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
@@ -154,10 +154,9 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<(String, Args)>, lexopt::E
             other => return Err(other.unexpected()),
         }
     }
-    verb.map(|verb| Some((verb, args)))
-        .ok_or_else(|| {
-            "which verb? pull, ls, df, rm, pin, unpin, prune, gc, verify, import, export, push or pack".into()
-        })
+    verb.map(|verb| Some((verb, args))).ok_or_else(|| {
+        "which verb? pull, ls, df, rm, pin, unpin, prune, gc, verify, import, export, push or pack".into()
+    })
 }
 
 fn percent(parser: &mut lexopt::Parser) -> Result<u8, lexopt::Error> {
@@ -227,7 +226,14 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
         ("verify", []) => return verify(&store, &args, &cancel),
         ("import", [path]) => {
             let platform = args.platform.clone().unwrap_or_else(Platform::host);
-            let images = store.import_with(path.as_ref(), args.name.as_ref(), &platform, args.blobs, &Shown::new(""), &cancel)?;
+            let images = store.import_with(
+                path.as_ref(),
+                args.name.as_ref(),
+                &platform,
+                args.blobs,
+                &Shown::new(""),
+                &cancel,
+            )?;
             show(&images, args.json);
         }
         ("export", [text, path]) => {
@@ -261,7 +267,11 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
                 store.pack(&text.parse()?, PackSpec { config, layers, compression, mtime: Some(mtime) }, &cancel)?;
             show(&[image], args.json);
         }
-        ("pull" | "ls" | "list" | "df" | "rm" | "pin" | "unpin" | "prune" | "gc" | "verify" | "import" | "export" | "push" | "pack", _) => {
+        (
+            "pull" | "ls" | "list" | "df" | "rm" | "pin" | "unpin" | "prune" | "gc" | "verify" | "import" | "export"
+            | "push" | "pack",
+            _,
+        ) => {
             return Err(usage("wrong number of words"));
         }
         _ => return Err(usage("no such verb")),

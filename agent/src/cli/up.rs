@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::options::{
-    Patience, REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag, signalled, stopped,
-    value,
+    Patience, REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag,
+    signalled, stopped, value,
 };
 use crate::agent::Agent;
 use crate::client::{Client, Connector};

@@ -80,6 +80,9 @@ mod tests {
 
     #[test]
     fn long_times_are_said_in_long_units() {
-        assert_eq!([0.2, 119.0, 120.0, 7200.0, f64::MAX].map(seconds_text), ["1 s", "119 s", "2 min", "2 h", "277777 h"]);
+        assert_eq!(
+            [0.2, 119.0, 120.0, 7200.0, f64::MAX].map(seconds_text),
+            ["1 s", "119 s", "2 min", "2 h", "277777 h"]
+        );
     }
 }

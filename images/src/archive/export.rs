@@ -177,7 +177,9 @@ impl Sink {
             Sink::Tar { out, path } => {
                 header(out, name, tar::EntryType::Directory, 0).map_err(|e| Error::io("write", path, e))
             }
-            Sink::Folder(dir) => std::fs::create_dir(dir.join(name)).map_err(|e| Error::io("create", dir.join(name), e)),
+            Sink::Folder(dir) => {
+                std::fs::create_dir(dir.join(name)).map_err(|e| Error::io("create", dir.join(name), e))
+            }
         }
     }
 
@@ -227,7 +229,8 @@ impl Sink {
     fn finish(self) -> Result<(), Error> {
         match self {
             Sink::Tar { mut out, path } => {
-                let done = out.write_all(&[0; 1024]).and_then(|()| out.into_inner().map_err(|e| e.into_error())?.sync_all());
+                let done =
+                    out.write_all(&[0; 1024]).and_then(|()| out.into_inner().map_err(|e| e.into_error())?.sync_all());
                 done.map_err(|e| Error::io("write", &path, e))
             }
             Sink::Folder(dir) => {

@@ -102,7 +102,15 @@ fn take_in(
     };
     let config_digest = inner.write_blob(&found.config)?;
     let manifest = inner.write_blob(&found.manifest)?;
-    take_in_all(inner, manifest, &wanted, &open, &Taking { keep_blobs, spool: false, durable: true, anew: None }, observer, cancel)?;
+    take_in_all(
+        inner,
+        manifest,
+        &wanted,
+        &open,
+        &Taking { keep_blobs, spool: false, durable: true, anew: None },
+        observer,
+        cancel,
+    )?;
     let record = ImageRecord {
         reference: what,
         resolved: manifest,

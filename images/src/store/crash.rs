@@ -146,7 +146,7 @@ impl Cut {
         let late = match luck {
             Luck::None => false,
             Luck::Names => matches!(now, Some(Node::Folder { .. } | Node::Link(_))),
-            Luck::Coin(seed) => coin(seed) % 2 == 0,
+            Luck::Coin(seed) => coin(seed).is_multiple_of(2),
         };
         let node = if late { now.or(durable) } else { durable };
         let empty_folder = Node::Folder { mode: 0o755, names: BTreeMap::new() };
@@ -163,7 +163,7 @@ impl Cut {
                 };
                 if let Luck::Coin(seed) = luck
                     && late
-                    && coin(seed) % 2 == 0
+                    && coin(seed).is_multiple_of(2)
                 {
                     part = synced + coin(seed) as usize % (bytes.len() - synced + 1);
                 }

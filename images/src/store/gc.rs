@@ -303,7 +303,7 @@ impl Inner {
             let used = path.metadata().and_then(|meta| meta.modified()).unwrap_or(UNIX_EPOCH);
             images.push(Candidate {
                 pinned: self.pin_path(&reference).symlink_metadata().is_ok(),
-                source: (!record.local).then(|| (reference, record.resolved)),
+                source: (!record.local).then_some((reference, record.resolved)),
                 reference: record.reference,
                 compressed: own.layers.iter().filter_map(|layer| compressed.get(layer).cloned()).collect(),
                 names: own,

@@ -8,6 +8,7 @@ pub mod layout;
 pub mod partial;
 pub mod record;
 mod repair;
+mod top;
 mod usage;
 mod verify;
 
@@ -80,7 +81,9 @@ impl Store {
     }
 
     fn open_on(disk: Arc<dyn Disk>, dir: &Path, boot: String, spool: SpoolPolicy) -> Result<Store, Error> {
-        for name in ["", "blobs", "images", "layers", "leases", "locks", "partial", "pins", "pulls", "signatures", "tmp"] {
+        for name in
+            ["", "blobs", "images", "layers", "leases", "locks", "partial", "pins", "pulls", "signatures", "tmp"]
+        {
             let path = dir.join(name);
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

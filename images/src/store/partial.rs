@@ -198,8 +198,7 @@ fn parse(bytes: &[u8]) -> Option<(String, Vec<(u64, u32)>)> {
     let mut last = 0;
     for bytes in rest.get(line + 1..)?.as_chunks::<RECORD_BYTES>().0 {
         let [e0, e1, e2, e3, e4, e5, e6, e7, c0, c1, c2, c3, ..] = *bytes;
-        let (end, crc) =
-            (u64::from_le_bytes([e0, e1, e2, e3, e4, e5, e6, e7]), u32::from_le_bytes([c0, c1, c2, c3]));
+        let (end, crc) = (u64::from_le_bytes([e0, e1, e2, e3, e4, e5, e6, e7]), u32::from_le_bytes([c0, c1, c2, c3]));
         if record(end, crc) != *bytes || end <= last {
             break;
         }
@@ -281,7 +280,10 @@ impl<'a, R: Read> Spooled<'a, R> {
             if self.keep {
                 return Err(io::Error::other(Error::io("write", &partial.path, e)));
             }
-            log::info!("write {}: {e}; a pull that breaks off will fetch this layer from its start", partial.path.display());
+            log::info!(
+                "write {}: {e}; a pull that breaks off will fetch this layer from its start",
+                partial.path.display()
+            );
             self.drop_partial();
             return Ok(());
         }

@@ -18,9 +18,8 @@ use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Refe
 
 /// Whether the registry would give an image again. One that wants other credentials than ours is there, and so are they who have them.
 pub fn can_fetch(reference: &Reference, digest: &Digest, registries: &Registries, cancel: &Cancel) -> bool {
-    let asked = Client::new(reference, None, registries, cancel).and_then(|client| {
-        client.get(&format!("manifests/{digest}"), &[("accept", manifest::accept())]).map(drop)
-    });
+    let asked = Client::new(reference, None, registries, cancel)
+        .and_then(|client| client.get(&format!("manifests/{digest}"), &[("accept", manifest::accept())]).map(drop));
     match asked {
         Ok(()) | Err(Error::Unauthorized { .. }) => true,
         Err(e) => {
@@ -68,8 +67,10 @@ impl Store {
                 Part::Blob(_) | Part::Image(_) => {}
             }
         }
-        let lost: BTreeSet<&str> =
-            damage.iter().filter_map(|found| if let Part::Blob(hex) = &found.part { Some(hex.as_str()) } else { None }).collect();
+        let lost: BTreeSet<&str> = damage
+            .iter()
+            .filter_map(|found| if let Part::Blob(hex) = &found.part { Some(hex.as_str()) } else { None })
+            .collect();
         for hex in &lost {
             // Whatever it was: it is not what its name says.
             let path = inner.layout.dir("blobs").join(hex);
@@ -78,7 +79,7 @@ impl Store {
         let mut restored = BTreeSet::new();
         for record in inner.image_records()? {
             cancel.check()?;
-            let is_hurt = record.layers.iter().any(|diff_id| anew.contains(diff_id))
+            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| anew.contains(diff_id))
                 || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
                 || damage.iter().any(|found| matches!(&found.part, Part::Image(name) if *name == record.reference))
                 || !matches!(inner.image(&record), Ok(Some(_)));
@@ -87,7 +88,7 @@ impl Store {
             }
             match inner.restore(&record, &anew, options, observer, cancel) {
                 Ok(()) => {
-                    anew.retain(|diff_id| !record.layers.contains(diff_id));
+                    anew.retain(|diff_id| !record.layers.contains(diff_id) && record.top != Some(*diff_id));
                     restored.insert(record.reference);
                 }
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
@@ -122,7 +123,9 @@ impl Store {
             return Ok(loan);
         }
         if record.local {
-            return Err(absent("its compressed layers were not kept, and it is in no registry; import it with --keep-blobs"));
+            return Err(absent(
+                "its compressed layers were not kept, and it is in no registry; import it with --keep-blobs",
+            ));
         }
         let client = Client::new(reference, options.credentials.clone(), &options.registries, cancel)?;
         let bytes = missing.iter().map(|(_, blob)| blob.size).sum();
@@ -194,6 +197,14 @@ impl Inner {
         };
         let how = Taking { keep_blobs: false, spool: !record.local, durable: true, anew: Some(anew) };
         take_in_all(self, record.manifest, &wanted, &source, &how, observer, cancel)?;
+        // The top layer is made of links into the others.
+        if let Some(top) = record.top {
+            let path = self.layout.layer(&top);
+            if path.symlink_metadata().is_ok() {
+                self.discard(&path)?;
+            }
+            self.settle_top(&what, &record.layers)?;
+        }
         drop(held);
         match self.image(record)? {
             Some(_) => Ok(()),

@@ -167,9 +167,7 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
     let fresh: Vec<bool> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                scope.spawn(|| {
-                    store.inner.take_in(&record.diff_id, &right, &open, &intake(false, false)).unwrap().1
-                })
+                scope.spawn(|| store.inner.take_in(&record.diff_id, &right, &open, &intake(false, false)).unwrap().1)
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -60,7 +60,12 @@ fn what_goes_and_in_which_order() {
             "never pinned, never local, never young",
             facts(
                 990,
-                vec![image("p", 999, "a", "p"), image("l", 999, "b", "l"), image("y", 119, "c", ""), image("o", 120, "d", "")],
+                vec![
+                    image("p", 999, "a", "p"),
+                    image("l", 999, "b", "l"),
+                    image("y", 119, "c", ""),
+                    image("o", 120, "d", ""),
+                ],
                 "",
                 "",
             ),
@@ -80,7 +85,11 @@ fn what_goes_and_in_which_order() {
     for (why, facts, want) in table {
         let plan = plan(&facts, &policy);
         // Whole images go: the last may free more than needed.
-        assert!(text(&plan) == want || (why.contains("compressed") && text(&plan).starts_with("Lx Ly Lz Za Zb Zc Zd r")), "{why}: {}", text(&plan));
+        assert!(
+            text(&plan) == want || (why.contains("compressed") && text(&plan).starts_with("Lx Ly Lz Za Zb Zc Zd r")),
+            "{why}: {}",
+            text(&plan)
+        );
         let layers = plan.steps.iter().filter(|step| matches!(step, Step::Layer(_))).count() as u64;
         let blobs = plan.steps.iter().filter(|step| matches!(step, Step::Blob(name) if name.starts_with('Z'))).count();
         assert_eq!(plan.frees, layers * 10 * MB + blobs as u64 * 4 * MB, "{why}");
