@@ -29,7 +29,8 @@ pub(crate) struct Start<'a> {
     pub(crate) manifests: Option<PathBuf>,
     pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) kubelet_port: u16,
-    pub(crate) plain_http: Vec<String>,
+    pub(crate) image_gc: mote_images::GcPolicy,
+    pub(crate) registries: mote_images::Registries,
 }
 
 /// The agent at work.
@@ -60,8 +61,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
     };
     let dns_ip = start.service_cidr.nth(10);
     let machine = node::machine(&instance.data);
-    let mut pull = mote_images::PullOptions::default();
-    pull.registries.plain_http = start.plain_http;
+    let pull = mote_images::PullOptions { registries: start.registries, ..Default::default() };
     let config = Config {
         node_name: start.node_name.clone(),
         roots: instance.roots(),
@@ -112,6 +112,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
         None => agent.statics_known.set(true),
     }
     tokio::task::spawn_local(sweep(agent.clone(), heard));
+    tokio::task::spawn_local(crate::image_gc::keep(agent.clone(), start.image_gc));
     Ok(Running { agent, registered })
 }
 

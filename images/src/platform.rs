@@ -73,6 +73,11 @@ impl Platform {
         }
     }
 
+    /// Whether what was chosen for `other` is right for this machine too: the same architecture at no higher level.
+    pub fn covers(&self, other: &Platform) -> bool {
+        self.architecture == other.architecture && self.suits(other).is_some()
+    }
+
     fn level(&self) -> u32 {
         // The names of the older mainframes count otherwise: z196, zEC12, then z13 and on.
         match (self.architecture.as_str(), self.variant.as_str()) {
@@ -181,6 +186,19 @@ mod tests {
         assert_eq!(machine("powerpc64", false), "ppc64");
         assert_eq!(machine("s390x", false), "s390x");
         assert_ne!(Platform::host().architecture, "powerpc64");
+    }
+
+    #[test]
+    fn what_an_older_choice_is_good_for() {
+        for (machine, chosen, is) in [
+            ("linux/amd64/v3", "linux/amd64", true),
+            ("linux/amd64/v3", "linux/amd64/v3", true),
+            ("linux/amd64/v2", "linux/amd64/v3", false),
+            ("linux/arm64", "linux/arm/v7", false),
+            ("linux/arm64", "windows/arm64", false),
+        ] {
+            assert_eq!(platform(machine).covers(&platform(chosen)), is, "{machine} {chosen}");
+        }
     }
 
     #[test]

@@ -80,7 +80,8 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         manifests: options.node.manifests.clone(),
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
-        plain_http: options.node.plain_http,
+        image_gc: options.node.image_gc,
+        registries: options.node.registries.completed(&instance.data),
     })
     .await?;
     println!("node             {}", options.node.name);

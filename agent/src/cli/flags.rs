@@ -39,6 +39,11 @@ pub(super) struct Flag<O> {
 pub(super) struct Given(OsString);
 
 impl Given {
+    /// The value of a flag that another parser has met.
+    pub(super) fn new(value: OsString) -> Given {
+        Given(value)
+    }
+
     /// As it is.
     pub(super) fn path(self) -> PathBuf {
         self.0.into()

@@ -15,6 +15,7 @@ mod image;
 mod keeper;
 mod options;
 mod process;
+mod registries;
 #[cfg(feature = "minicp")]
 mod server;
 #[cfg(feature = "minicp")]

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use mote_images::{GcPolicy, Registries};
+
 use super::flags::{self, Flag, Given, Stop};
+use super::registries;
 use crate::instance::host_name;
 use crate::join::Token;
 use crate::net::Cidr;
@@ -50,7 +53,8 @@ pub(super) struct Node {
     pub(super) ip: Option<Ipv4Addr>,
     pub(super) cgroup_parent: String,
     pub(super) manifests: Option<PathBuf>,
-    pub(super) plain_http: Vec<String>,
+    pub(super) image_gc: GcPolicy,
+    pub(super) registries: Registries,
 }
 
 /// Whose node it is: `agent`.
@@ -71,6 +75,21 @@ const fn row(
     set: fn(&mut Options, Given) -> Result<(), String>,
 ) -> Row {
     (of, Flag { name, value, about, set })
+}
+
+/// The row of one of the registries' flags.
+#[allow(clippy::indexing_slicing)] // at compile time
+const fn registry(at: usize, set: fn(&mut Options, Given) -> Result<(), String>) -> Row {
+    let Flag { name, value, about, .. } = registries::FLAGS[at];
+    row(&[Up, Agent], name, value, about, set)
+}
+
+/// A share of a disk.
+fn percent(given: &Given) -> Result<u8, String> {
+    match given.parse()? {
+        share @ 1..=100 => Ok(share),
+        _ => Err("want 1 to 100".into()),
+    }
 }
 
 /// Names, texts and effects of all flags. Those of the control plane's patience are named as upstream's.
@@ -153,11 +172,19 @@ static FLAGS: &[Row] = &[
     }),
     row(
         &[Up, Agent],
-        "plain-http",
-        "HOST:PORT",
-        "a registry reached without TLS (may be repeated; loopback needs no mention)",
-        |o, v| v.parse().map(|host| o.node.plain_http.push(host)),
+        "image-gc-high-threshold",
+        "PERCENT",
+        "disk use at which unused images go (default 85)",
+        |o, v| percent(&v).map(|share| o.node.image_gc.high_percent = share),
     ),
+    row(&[Up, Agent], "image-gc-low-threshold", "PERCENT", "disk use at which no more go (default 80)", |o, v| {
+        percent(&v).map(|share| o.node.image_gc.low_percent = share)
+    }),
+    registry(0, |o, v| (registries::FLAGS[0].set)(&mut o.node.registries, v)),
+    registry(1, |o, v| (registries::FLAGS[1].set)(&mut o.node.registries, v)),
+    registry(2, |o, v| (registries::FLAGS[2].set)(&mut o.node.registries, v)),
+    registry(3, |o, v| (registries::FLAGS[3].set)(&mut o.node.registries, v)),
+    registry(4, |o, v| (registries::FLAGS[4].set)(&mut o.node.registries, v)),
     row(&[Up], "demo", "", "a hello page from an image made of this executable; Ctrl-C removes everything", |o, _| {
         o.demo = true;
         Ok(())
@@ -214,7 +241,8 @@ impl Options {
                 ip: None,
                 cgroup_parent: "mote".into(),
                 manifests: None,
-                plain_http: Vec::new(),
+                image_gc: GcPolicy::default(),
+                registries: Registries::default(),
             },
             join: Join { server: None, token: None, standalone: false, kubelet_port: 10250 },
             apply: Vec::new(),
@@ -235,6 +263,9 @@ impl Options {
         if self.cluster_cidr.contains(self.service_cidr.base()) || self.service_cidr.contains(self.cluster_cidr.base())
         {
             return Err("--cluster-cidr and --service-cidr overlap");
+        }
+        if self.node.image_gc.low_percent >= self.node.image_gc.high_percent {
+            return Err("--image-gc-low-threshold must be below --image-gc-high-threshold");
         }
         if command != Agent {
             return Ok(());

@@ -69,7 +69,8 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         manifests: options.node.manifests.clone(),
         node_ip: options.node.ip,
         kubelet_port: 0,
-        plain_http: options.node.plain_http.clone(),
+        image_gc: options.node.image_gc,
+        registries: options.node.registries.clone().completed(&instance.data),
     })
     .await?;
     let agent = running.agent.clone();

@@ -89,6 +89,11 @@ impl Files for Disk {
     }
 }
 
+/// Whether anybody but the registry itself may be asked.
+pub fn has_mirrors(reference: &Reference, registries: &Registries) -> bool {
+    endpoints(reference, registries, &Disk).is_ok_and(|list| list.len() > 1)
+}
+
 /// The places to ask for the repository of a reference, in order; the registry itself is the last.
 pub fn endpoints(reference: &Reference, registries: &Registries, files: &dyn Files) -> Result<Vec<Endpoint>, Error> {
     let host = reference.registry();
@@ -114,6 +119,9 @@ pub fn endpoints(reference: &Reference, registries: &Registries, files: &dyn Fil
             from_file(&file, own, &Section { dir: &dir, path: &path, files }, &mut list)?;
         }
         Some((dir, names)) => list.push(Endpoint { guessed: false, ..with_certificates(own, &dir, &names, files)? }),
+    }
+    if registries.no_mirrors {
+        list.drain(..list.len().saturating_sub(1));
     }
     if list.len() > ENDPOINTS_MAX {
         return Err(Error::refused(

@@ -31,6 +31,8 @@ pub struct Registries {
     pub plain_http: Vec<String>,
     /// `(registry, mirror base URL)`: asked before what [`Registries::hosts_dirs`] name, in order.
     pub mirrors: Vec<(String, String)>,
+    /// Only the registry itself is asked, whatever mirrors there are.
+    pub no_mirrors: bool,
     /// More trust anchors (PEM), beside the system's bundle.
     pub ca_pem: Vec<u8>,
     /// A docker `config.json` to take credentials from (`auths`, `credHelpers`, `credsStore`).
@@ -42,17 +44,17 @@ pub struct Registries {
 }
 
 impl Registries {
-    /// What this machine's files say: `<data-dir>/certs.d` and the folders of containerd and docker, the user's docker configuration,
-    /// and `<data-dir>/policy.json` if there is one. (podman's /etc/containers/policy.json counts only where it is named: distributions
-    /// ship it with kinds of signatures that are none of ours.)
-    pub fn of_machine(data_dir: &Path) -> Registries {
-        let hosts_dirs = [data_dir.join("certs.d"), "/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
-        let policy = data_dir.join("policy.json");
-        Registries {
-            docker_config: credentials::of_user(&|name| std::env::var_os(name)),
-            hosts_dirs: hosts_dirs.into(),
-            policy: policy.exists().then_some(policy),
-            ..Registries::default()
+    /// With what this machine's files say where nothing was chosen: `<data-dir>/certs.d` and the folders of containerd and docker, the
+    /// user's docker configuration, and `<data-dir>/policy.json` if there is one. (podman's /etc/containers/policy.json counts only
+    /// where it is named: distributions ship it with kinds of signatures that are none of ours.)
+    pub fn completed(mut self, data_dir: &Path) -> Registries {
+        if self.hosts_dirs.is_empty() {
+            self.hosts_dirs =
+                vec![data_dir.join("certs.d"), "/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
         }
+        self.docker_config = self.docker_config.or_else(|| credentials::of_user(&|name| std::env::var_os(name)));
+        let policy = data_dir.join("policy.json");
+        self.policy = self.policy.or_else(|| policy.exists().then_some(policy));
+        self
     }
 }

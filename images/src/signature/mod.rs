@@ -1,7 +1,9 @@
 //! Who vouches for an image: [`policy`] says what is wanted of which names, [`payload`] and [`key`] judge what is there, [`enforce`]
-//! fetches it. Signatures are cosign's: beside the image under the tag `sha256-<hex>.sig`, or among its referrers (OCI 1.1). Checking needs no one
+//! fetches it. Signatures are cosign's: beside the image under the tag `sha256-<hex>.sig`, or among its referrers (OCI 1.1), there also as
+//! cosign 3's [`bundle`]s. Checking needs no one
 //! but the public key; what was found good is kept in the store, so that an image that is here is checked again without the registry.
 
+pub mod bundle;
 pub mod key;
 pub mod payload;
 pub mod policy;
@@ -9,7 +11,7 @@ pub mod policy;
 use std::path::Path;
 
 use key::PublicKey;
-use payload::{Evidence, claim, listed};
+use payload::{Evidence, listed};
 use policy::{Identity, Policy, Requirement};
 use serde_json::Value;
 
@@ -22,8 +24,9 @@ use crate::registry::client::Client;
 use crate::store::layout::Layout;
 use crate::{Error, Reference};
 
-/// Artifact type of cosign's signatures among referrers.
-const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+/// Artifact types among referrers that may hold signatures; some registries and pushers leave the type out or name the empty configuration's.
+const ARTIFACTS: [&str; 3] =
+    ["application/vnd.dev.cosign.artifact.sig.v1+json", "application/vnd.oci.empty.v1+json", ""];
 
 /// Refuses the image unless the policy at `file` takes it. `digests`: what the reference resolved to, and the manifest below it; a
 /// signature over either is good.
@@ -66,17 +69,24 @@ struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether this is it, or why not.
     fn judge(&self, evidence: &Evidence) -> Result<(), String> {
-        if !self.keys.iter().any(|key| key.verifies(&evidence.payload, &evidence.signature)) {
+        if !self.keys.iter().any(|key| key.verifies(&evidence.signed_bytes(), &evidence.signature)) {
             return Err("signed by another key".to_owned());
         }
-        let claim = claim(&evidence.payload)?;
-        if !self.digests.contains(&claim.digest) {
-            return Err(format!("its signature is over another image, {}", claim.digest));
+        let claim = evidence.claim()?;
+        if !claim.digests.iter().any(|digest| self.digests.contains(digest)) {
+            let others: Vec<String> = claim.digests.iter().take(3).map(Digest::to_string).collect();
+            return Err(format!("its signature is over another image, {}", others.join(", ")));
         }
-        if !self.identity.fits(&claim.name, self.reference) {
-            return Err(format!("its signature is for the name {:?} (see signedIdentity in the policy)", claim.name));
+        match claim.name {
+            Some(name) if self.identity.fits(&name, self.reference) => Ok(()),
+            Some(name) => Err(format!("its signature is for the name {name:?} (see signedIdentity in the policy)")),
+            // A bundle vouches for a digest only. Rules about tags cannot be met by it; that of the repository is as weak as cosign's own.
+            None if *self.identity == Identity::MatchRepository => Ok(()),
+            None => {
+                Err("its signature names no image (a bundle); only signedIdentity matchRepository takes such"
+                    .to_owned())
+            }
         }
-        Ok(())
     }
 }
 
@@ -121,11 +131,9 @@ fn fetch(client: &Client, digest: &Digest) -> Result<Vec<Evidence>, Error> {
     };
     let index: Value = index.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let entries = index.get("manifests").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for entry in entries
-        .iter()
-        .filter(|entry| entry.get("artifactType").and_then(Value::as_str) == Some(ARTIFACT))
-        .take(SIGNATURES_MAX)
-    {
+    let kind = |entry: &Value| entry.get("artifactType").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let may_be = |entry: &&Value| ARTIFACTS.contains(&kind(entry).as_str()) || kind(entry).starts_with(bundle::BUNDLE);
+    for entry in entries.iter().filter(may_be).take(SIGNATURES_MAX) {
         let Some(Ok(digest)) = entry.get("digest").and_then(Value::as_str).map(str::parse::<Digest>) else { continue };
         if let Some(manifest) = get(client, &format!("manifests/{digest}"))?.filter(|bytes| Digest::of(bytes) == digest)
         {
@@ -152,12 +160,18 @@ fn take(client: &Client, manifest: &[u8], found: &mut Vec<Evidence>) -> Result<(
         Vec::new()
     });
     for one in list.into_iter().take(SIGNATURES_MAX.saturating_sub(found.len())) {
-        let what = format!("{}: signed document {}", client.reference(), one.payload);
-        let bytes = read(Blob::new(client, &one.payload, one.size, 0, &crate::Silent), one.size, &what)?;
-        if Digest::of(&bytes) != one.payload {
+        let what = format!("{}: signed document {}", client.reference(), one.blob);
+        let bytes = read(Blob::new(client, &one.blob, one.size, 0, &crate::Silent), one.size, &what)?;
+        if Digest::of(&bytes) != one.blob {
             return Err(Error::corrupt(what, format!("its bytes have the digest {}", Digest::of(&bytes))));
         }
-        found.push(Evidence { payload: bytes, signature: one.signature });
+        match one.signature {
+            Some(signature) => found.push(Evidence { payload: bytes, signature, envelope: None }),
+            None => found.extend(bundle::read(&bytes).unwrap_or_else(|why| {
+                log::warn!("{what}: {why}");
+                Vec::new()
+            })),
+        }
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! What a signature says: the "simple signing" document that cosign signs (containers/image docs/atomic-signature.md;
 //! sigstore/cosign specs/SIGNATURE_SPEC.md), and the manifest beside an image that lists its signatures.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::bundle;
 use crate::digest::Digest;
 use crate::limits::{SIGNATURE_BYTES_MAX, SIGNATURES_MAX};
 
@@ -20,22 +23,44 @@ const TYPE: &str = "cosign container image signature";
 pub struct Evidence {
     pub payload: Vec<u8>,
     pub signature: Vec<u8>,
+    /// The payload's type where both stood in a DSSE envelope ([`bundle`]).
+    pub envelope: Option<String>,
+}
+
+impl Evidence {
+    /// The bytes that the signature is over.
+    pub fn signed_bytes(&self) -> Cow<'_, [u8]> {
+        match &self.envelope {
+            None => Cow::Borrowed(&self.payload),
+            Some(kind) => Cow::Owned(bundle::signed_bytes(kind, &self.payload)),
+        }
+    }
+
+    /// What it says, once its signature was found good.
+    pub fn claim(&self) -> Result<Claim, String> {
+        match &self.envelope {
+            None => claim(&self.payload),
+            Some(kind) => bundle::claim(kind, &self.payload),
+        }
+    }
 }
 
 /// A layer of a signature manifest.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Listed {
-    pub payload: Digest,
+    pub blob: Digest,
     pub size: u64,
-    pub signature: Vec<u8>,
+    /// The signature over the blob; `None` where the blob is a bundle with its signatures inside.
+    pub signature: Option<Vec<u8>>,
 }
 
 /// What a document claims.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Claim {
-    pub digest: Digest,
-    /// `critical.identity.docker-reference`.
-    pub name: String,
+    /// Of the images vouched for.
+    pub digests: Vec<Digest>,
+    /// `critical.identity.docker-reference`; bundles have none.
+    pub name: Option<String>,
 }
 
 /// The signatures that a manifest lists; layers of other kinds are passed over.
@@ -46,20 +71,22 @@ pub fn listed(manifest: &[u8]) -> Result<Vec<Listed>, String> {
     for layer in layers {
         let text = |name: &str| layer.get(name).and_then(Value::as_str).unwrap_or_default();
         let signature = layer.get("annotations").and_then(|map| map.get(SIGNATURE)).and_then(Value::as_str);
-        let (SIMPLE_SIGNING, Some(signature)) = (text("mediaType"), signature) else { continue };
+        let signature = match (text("mediaType"), signature) {
+            (SIMPLE_SIGNING, Some(signature)) => {
+                Some(STANDARD.decode(signature).map_err(|_| "a signature is no base64")?)
+            }
+            (kind, _) if kind.starts_with(bundle::BUNDLE) => None,
+            _ => continue,
+        };
         if list.len() == SIGNATURES_MAX {
             return Err(format!("more than {SIGNATURES_MAX} signatures"));
         }
         let size = layer.get("size").and_then(Value::as_u64).unwrap_or(u64::MAX);
-        let payload = text("digest").parse().map_err(|e: crate::Error| e.to_string())?;
+        let blob = text("digest").parse().map_err(|e: crate::Error| e.to_string())?;
         if size > SIGNATURE_BYTES_MAX {
             return Err(format!("a signed document of {size} bytes, at most {SIGNATURE_BYTES_MAX} are supported"));
         }
-        list.push(Listed {
-            payload,
-            size,
-            signature: STANDARD.decode(signature).map_err(|_| "a signature is no base64")?,
-        });
+        list.push(Listed { blob, size, signature });
     }
     Ok(list)
 }
@@ -78,14 +105,20 @@ pub fn claim(payload: &[u8]) -> Result<Claim, String> {
     let digest = text("/critical/image/docker-manifest-digest")
         .parse()
         .map_err(|e: crate::Error| format!("what was signed: {e}"))?;
-    Ok(Claim { digest, name: text("/critical/identity/docker-reference").to_owned() })
+    Ok(Claim { digests: vec![digest], name: Some(text("/critical/identity/docker-reference").to_owned()) })
 }
 
 /// Evidence as kept on disk (and its reader, which takes garbage for nothing).
 pub fn encode(list: &[Evidence]) -> Vec<u8> {
+    let text = |bytes: &[u8]| Value::from(STANDARD.encode(bytes));
     let entries: Vec<Value> = list
         .iter()
-        .map(|one| serde_json::json!({ "payload": STANDARD.encode(&one.payload), "signature": STANDARD.encode(&one.signature) }))
+        .map(|one| match &one.envelope {
+            None => serde_json::json!({ "payload": text(&one.payload), "signature": text(&one.signature) }),
+            Some(kind) => {
+                serde_json::json!({ "payload": text(&one.payload), "signature": text(&one.signature), "envelope": kind })
+            }
+        })
         .collect();
     Value::from(entries).to_string().into_bytes()
 }
@@ -93,11 +126,13 @@ pub fn encode(list: &[Evidence]) -> Vec<u8> {
 /// The inverse of [`encode`].
 pub fn decode(bytes: &[u8]) -> Vec<Evidence> {
     let root: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let field = |entry: &Value, name: &str| STANDARD.decode(entry.get(name)?.as_str()?).ok();
     let entries = root.as_array().map(Vec::as_slice).unwrap_or_default().iter().take(SIGNATURES_MAX);
-    entries
-        .filter_map(|entry| Some(Evidence { payload: field(entry, "payload")?, signature: field(entry, "signature")? }))
-        .collect()
+    let read = |entry: &Value| {
+        let field = |name: &str| STANDARD.decode(entry.get(name)?.as_str()?).ok();
+        let envelope = entry.get("envelope").and_then(Value::as_str).map(str::to_owned);
+        Some(Evidence { payload: field("payload")?, signature: field("signature")?, envelope })
+    };
+    entries.filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -110,7 +145,7 @@ mod tests {
         let good = format!(
             "{{\"critical\":{{\"identity\":{{\"docker-reference\":\"r/x\"}},\"image\":{{\"docker-manifest-digest\":\"{digest}\"}},\"type\":\"{TYPE}\"}},\"optional\":null}}"
         );
-        assert_eq!(claim(good.as_bytes()), Ok(Claim { digest, name: "r/x".into() }));
+        assert_eq!(claim(good.as_bytes()), Ok(Claim { digests: vec![digest], name: Some("r/x".into()) }));
         for (bad, want) in [
             ("x".to_owned(), "no JSON"),
             (good.replace("cosign container", "atomic container"), "not \"cosign"),
@@ -123,9 +158,16 @@ mod tests {
         let one = manifest(vec![
             layer("other", "%", 1),
             layer(SIMPLE_SIGNING, "QUI=", 7),
+            layer("application/vnd.dev.sigstore.bundle.v0.3+json", "", 3),
             serde_json::json!({"mediaType": SIMPLE_SIGNING}),
         ]);
-        assert_eq!(listed(&one), Ok(vec![Listed { payload: digest, size: 7, signature: b"AB".to_vec() }]));
+        assert_eq!(
+            listed(&one),
+            Ok(vec![
+                Listed { blob: digest, size: 7, signature: Some(b"AB".to_vec()) },
+                Listed { blob: digest, size: 3, signature: None }
+            ])
+        );
         for (bad, want) in [
             (b"{}".to_vec(), "no image manifest"),
             (manifest(vec![layer(SIMPLE_SIGNING, "%", 1)]), "no base64"),
@@ -134,8 +176,14 @@ mod tests {
         ] {
             assert!(listed(&bad).unwrap_err().contains(want));
         }
-        let evidence = vec![Evidence { payload: b"p".to_vec(), signature: vec![0, 255] }];
+        let evidence = [None, Some("t".to_owned())].map(|envelope| Evidence {
+            payload: b"p".to_vec(),
+            signature: vec![0, 255],
+            envelope,
+        });
         assert_eq!(decode(&encode(&evidence)), evidence);
+        assert_eq!(evidence[0].signed_bytes().as_ref(), b"p");
+        assert_eq!(evidence[1].signed_bytes().as_ref(), b"DSSEv1 1 t 1 p");
         assert!(decode(b"garbage").is_empty() && decode(b"[{}]").is_empty());
     }
 }

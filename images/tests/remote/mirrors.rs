@@ -100,3 +100,25 @@ fn credentials_of_the_registry_never_reach_a_mirror() {
     pull(&dir.join("other"), &name, &registries, None).unwrap();
     assert!(mirror.asked().iter().any(|asked| asked.header("authorization") == Some("Basic bTpt")));
 }
+
+#[test]
+fn a_mirror_with_damaged_bytes_does_not_keep_the_image_away() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let stock = Stock::with("1", b"as it was pushed");
+    let served = stock.clone();
+    let damaged = Server::plain(move |asked| {
+        let mut answer = served.serve(asked);
+        if asked.path.contains("/blobs/") {
+            answer.body.iter_mut().for_each(|byte| *byte ^= 1);
+        }
+        answer
+    });
+    let served = stock.clone();
+    let server = Server::plain(move |asked| served.serve(asked));
+    let registries =
+        hosts(dir, "_default", &format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", server.addr, damaged.addr));
+    let image = pull(&dir.join("store"), "any.test/team/app:1", &registries, None).unwrap();
+    assert_eq!(file_of(&image), b"as it was pushed");
+    assert!(damaged.count("/blobs/") >= 1 && server.count("/blobs/") == 2);
+}

@@ -37,6 +37,8 @@ impl Stock {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(0);
         tar.append_data(&mut header, "file", content).unwrap();
         let layer = tar.into_inner().unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use mote_images::*;
 
 use crate::scripted::{Server, authority, certificate, run};
-use crate::stock::{Registry, Stock, file_of, pull};
+use crate::stock::{Registry, file_of, pull};
 
 fn registry(dir: &Path, extra: &str, rest: &str) -> Registry {
     let tls = format!("  tls:\n    certificate: {d}/server.pem\n    key: {d}/server.key\n{extra}", d = dir.display());

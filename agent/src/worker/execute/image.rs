@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mote_api::tree::{Value, list_at, str_at};
+use mote_api::tree::{list_at, str_at};
 use mote_images::{Cancel, Credentials, Image, Reference};
 
 use crate::agent::Agent;
@@ -64,12 +64,20 @@ async fn pulled(
     }
     agent.events.note(&pod.object, &field, false, "Pulling", &format!("Pulling image {text:?}"));
     let began = Moment::now();
-    let mut options = agent.config.pull.clone();
-    options.credentials = credentials(agent, pod, &reference).await;
-    let store = agent.images.clone();
-    let shown = crate::progress::Shown::new(text);
-    let result =
-        tokio::task::spawn_blocking(move || store.pull(&reference, &options, &shown, &Cancel::default())).await;
+    // As the kubelet: every entry of the pull secrets that fits, one after the other; then what the node itself has, or nobody.
+    let mut identities: Vec<Option<Credentials>> =
+        credentials(agent, pod, &reference).await.into_iter().map(Some).collect();
+    identities.push(None);
+    let mut result = Ok(Err(mote_images::Error::Cancelled));
+    for credentials in identities {
+        let options = mote_images::PullOptions { credentials, ..agent.config.pull.clone() };
+        let (store, reference, shown) = (agent.images.clone(), reference.clone(), crate::progress::Shown::new(text));
+        result =
+            tokio::task::spawn_blocking(move || store.pull(&reference, &options, &shown, &Cancel::default())).await;
+        if !matches!(result, Ok(Err(mote_images::Error::Unauthorized { .. }))) {
+            break;
+        }
+    }
     match result {
         Ok(Ok(image)) => {
             let took = Moment::now().since(began);
@@ -95,38 +103,21 @@ async fn pulled(
     }
 }
 
-/// Credentials out of the pod's `imagePullSecrets`, if one names the registry.
-async fn credentials(agent: &Rc<Agent>, pod: &Rc<Pod>, reference: &Reference) -> Option<Credentials> {
-    let client = agent.client.as_ref()?;
+/// Every identity out of the pod's `imagePullSecrets` that is for this image, in the order to try.
+async fn credentials(agent: &Rc<Agent>, pod: &Rc<Pod>, reference: &Reference) -> Vec<Credentials> {
+    let mut found: Vec<Credentials> = Vec::new();
+    let Some(client) = agent.client.as_ref() else { return found };
     for entry in list_at(&pod.object, &["spec", "imagePullSecrets"]) {
-        let target = crate::client::path::core(&pod.namespace, "secrets", str_at(entry, &["name"]));
+        let name = str_at(entry, &["name"]);
+        let target = crate::client::path::core(&pod.namespace, "secrets", name);
         let Ok(secret) = client.get(&target).await else { continue };
         let data = spec::env::bytes(&secret, true);
-        let document = data.get(".dockerconfigjson").and_then(|bytes| serde_json::from_slice::<Value>(bytes).ok());
-        let Some(auths) = document.as_ref().and_then(|d| d.get("auths")).and_then(Value::as_object) else { continue };
-        for (server, auth) in auths {
-            let host = server
-                .trim_start_matches("https://")
-                .trim_start_matches("http://")
-                .split('/')
-                .next()
-                .unwrap_or_default();
-            let hub = reference.registry() == "docker.io" && host.ends_with("docker.io");
-            if host != reference.registry() && !hub {
-                continue;
+        for document in [".dockerconfigjson", ".dockercfg"].iter().filter_map(|key| data.get(*key)) {
+            match Credentials::all_from_docker_config(document, reference) {
+                Ok(all) => found.extend(all),
+                Err(e) => log::warn!("pull secret {}/{name}: {e}", pod.namespace),
             }
-            let (mut user, mut password) =
-                (str_at(auth, &["username"]).to_owned(), str_at(auth, &["password"]).to_owned());
-            if user.is_empty() {
-                use base64::Engine as _;
-                let both =
-                    base64::engine::general_purpose::STANDARD.decode(str_at(auth, &["auth"])).unwrap_or_default();
-                let both = String::from_utf8_lossy(&both).into_owned();
-                let (u, p) = both.split_once(':').unwrap_or_default();
-                (user, password) = (u.to_owned(), p.to_owned());
-            }
-            return Some(Credentials { username: user, password, identity_token: None });
         }
     }
-    None
+    found
 }
