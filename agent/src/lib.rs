@@ -38,6 +38,7 @@ mod demo;
 pub mod desired;
 pub mod dns;
 pub mod events;
+mod image_gc;
 mod inotify;
 mod instance;
 mod join;

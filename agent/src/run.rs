@@ -30,6 +30,7 @@ pub(crate) struct Start<'a> {
     pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) kubelet_port: u16,
     pub(crate) registries: mote_images::Registries,
+    pub(crate) image_gc: mote_images::GcPolicy,
 }
 
 /// The agent at work.
@@ -111,6 +112,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
         None => agent.statics_known.set(true),
     }
     tokio::task::spawn_local(sweep(agent.clone(), heard));
+    tokio::task::spawn_local(crate::image_gc::keep(agent.clone(), start.image_gc));
     Ok(Running { agent, registered })
 }
 

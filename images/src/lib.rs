@@ -28,13 +28,14 @@ pub mod signature;
 pub mod store;
 mod sys;
 
+pub use archive::ArchiveFormat;
 pub use config::ImageConfig;
 pub use digest::{DiffId, Digest};
 pub use error::{Error, PullError};
 pub use pack::{Compression, PackLayer, PackSpec};
 pub use platform::Platform;
 pub use progress::{Cancel, Observer, Progress, Silent};
-pub use pull::PullOptions;
+pub use pull::{BlobPolicy, PullOptions};
 pub use reference::Reference;
 pub use registry::{Credentials, Registries};
-pub use store::{Damage, Image, Layer, Store, Usage};
+pub use store::{Damage, GcPolicy, Image, Layer, Loan, Part, Space, Store, Swept, Usage, can_fetch};

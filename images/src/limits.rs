@@ -64,3 +64,15 @@ pub const INDEX_DOCUMENTS_MAX: usize = 16;
 pub const SIGNATURES_MAX: usize = 64;
 /// Bytes of one signed document or bundle (with its proofs some ten thousand).
 pub const SIGNATURE_BYTES_MAX: u64 = 256 << 10;
+/// A layer that arrives within this time is fetched from its start when a pull is begun again; one that takes longer is spooled.
+pub const SPOOL_WORTH: std::time::Duration = std::time::Duration::from_secs(2);
+/// A power cut costs at most so much time of a spooled transfer (each step is two waits for the disk).
+pub const SPOOL_SYNC_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+/// Bytes between two looks at whether spooling is worth it.
+pub const JUDGE_EVERY_BYTES: u64 = 1 << 20;
+/// Bytes of all partial layers; the oldest go first.
+pub const PARTIALS_BYTES_MAX: u64 = 4 << 30;
+/// A partial layer that nobody asked for so long goes.
+pub const PARTIAL_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+/// Size of a disk on which compressed layers are kept beside the unpacked ones.
+pub const ROOMY_DISK_BYTES: u64 = 512 << 30;

@@ -18,6 +18,10 @@ pub enum Progress {
     Bytes { index: usize, done: u64 },
     /// A connection broke; the layer goes on at `at` after a pause.
     Resumed { index: usize, at: u64 },
+    /// An earlier pull left the first `at` bytes of a layer; the network begins behind them.
+    Continued { index: usize, at: u64 },
+    /// The registry cannot go on in the middle of a layer: `lost` bytes come once more.
+    NoRanges { index: usize, lost: u64 },
     /// A layer is verified and in its place; `bytes` of files.
     Extracted { index: usize, diff_id: DiffId, bytes: u64 },
     /// All of it is in place.

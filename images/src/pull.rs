@@ -1,12 +1,13 @@
 //! Pull: the registry's answer against what the store has. [`plan`] decides, the rest does: documents first, then the missing layers on
 //! a few threads, then the record that makes the image visible.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::layer::hashing::Hashing;
-use crate::limits::{DOCUMENT_BYTES_MAX, UNPACK_THREADS_MAX};
+use crate::limits::{DOCUMENT_BYTES_MAX, ROOMY_DISK_BYTES, UNPACK_THREADS_MAX};
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::platform::Platform;
 use crate::registry::blob::Blob;
@@ -14,7 +15,7 @@ use crate::registry::client::{Client, header};
 use crate::registry::{Credentials, Registries};
 use crate::store::layers::Intake;
 use crate::store::record::ImageRecord;
-use crate::store::{Image, Inner, Store};
+use crate::store::{Image, Inner, Names, Store};
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Reference, signature};
 
 /// How to pull.
@@ -25,8 +26,7 @@ pub struct PullOptions {
     /// For the reference's own registry; `None` asks the docker configuration named in `registries`, then goes anonymous.
     pub credentials: Option<Credentials>,
     pub registries: Registries,
-    /// Keep the compressed layers beside the unpacked ones (to push or export them unchanged).
-    pub keep_blobs: bool,
+    pub blobs: BlobPolicy,
     /// Wait until everything is on the disk. Without it a power cut before [`Store::settle`] may cost the pulled layers (never their
     /// integrity: they are dropped and fetched again).
     pub durable: bool,
@@ -38,10 +38,44 @@ impl Default for PullOptions {
             platform: Platform::machine(),
             credentials: None,
             registries: Registries::default(),
-            keep_blobs: false,
+            blobs: BlobPolicy::default(),
             durable: true,
         }
     }
+}
+
+/// Whether the compressed layers stay beside the unpacked ones. They serve to push and export unchanged, and to repair without a
+/// network; dropped ones are fetched again when they are needed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum BlobPolicy {
+    /// Kept on a disk of [`ROOMY_DISK_BYTES`] that is less than half full.
+    #[default]
+    ByDisk,
+    Keep,
+    Drop,
+}
+
+impl BlobPolicy {
+    pub(crate) fn keeps(self, inner: &Inner) -> bool {
+        match self {
+            BlobPolicy::Keep => true,
+            BlobPolicy::Drop => false,
+            BlobPolicy::ByDisk => inner
+                .layout
+                .space()
+                .is_ok_and(|space| space.total >= ROOMY_DISK_BYTES && space.available > space.total / 2),
+        }
+    }
+}
+
+/// How layers are taken in.
+#[derive(Clone, Copy)]
+pub(crate) struct Taking<'a> {
+    pub keep_blobs: bool,
+    pub spool: bool,
+    pub durable: bool,
+    /// Layers to replace even if they are here.
+    pub anew: Option<&'a BTreeSet<DiffId>>,
 }
 
 /// One layer of an image: its name before and after compression.
@@ -72,7 +106,7 @@ pub(crate) fn pull(
     cancel: &Cancel,
 ) -> Result<Image, Error> {
     let inner = &*store.inner;
-    let _writing = inner.writing()?;
+    let writing = inner.writing()?;
     let client = Client::new(reference, options.credentials.clone(), &options.registries, cancel)?;
     // Asked on every way out, also for what is here already: the policy may be newer than the image.
     let allowed =
@@ -112,10 +146,11 @@ pub(crate) fn pull(
     }
     inner.write_blob(&config)?;
     let wanted = plan(&manifest, &diff_ids, &what)?;
-    let source = |layer: &WantedLayer| -> Result<Box<dyn Read + '_>, Error> {
-        Ok(Box::new(Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer)))
+    let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + '_>, Error> {
+        let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
+        Ok(Box::new(blob.starting_at(at)))
     };
-    take_in_all(inner, manifest_digest, &wanted, &source, options.keep_blobs, options.durable, observer, cancel)?;
+    let how = Taking { keep_blobs: options.blobs.keeps(inner), spool: true, durable: options.durable, anew: None };
     let record = ImageRecord {
         reference: what.clone(),
         resolved,
@@ -127,6 +162,13 @@ pub(crate) fn pull(
         local: false,
         top: None,
     };
+    // The layers may take hours: meanwhile the rest of the store can be swept.
+    let mut names = Names::of(&record);
+    names.blobs.extend(manifest.layers.iter().map(|layer| layer.digest.hex()));
+    let _held = inner.hold(&names)?;
+    drop(writing);
+    take_in_all(inner, manifest_digest, &wanted, &source, &how, observer, cancel)?;
+    let _writing = inner.writing()?;
     finish(inner, reference, record, observer)
 }
 
@@ -145,27 +187,26 @@ pub(crate) fn finish(
     Ok(image)
 }
 
-/// Where the bytes of a layer come from.
-pub(crate) type Source<'a> = dyn Fn(&WantedLayer) -> Result<Box<dyn Read + 'a>, Error> + Sync + 'a;
+/// Where the bytes of a layer come from, behind so many that are here already.
+pub(crate) type Source<'a> = dyn Fn(&WantedLayer, u64) -> Result<Box<dyn Read + 'a>, Error> + Sync + 'a;
 
 /// Takes in every layer that is missing, a few at once. The first failure stops the others.
-#[allow(clippy::too_many_arguments)] // one call site per source; a struct would only rename them
 pub(crate) fn take_in_all<'a>(
     inner: &Inner,
     manifest: Digest,
     wanted: &[WantedLayer],
     source: &Source<'a>,
-    keep_blobs: bool,
-    durable: bool,
+    how: &Taking<'_>,
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<(), Error> {
     let mut missing: Vec<&WantedLayer> = Vec::new();
     for layer in wanted {
+        let anew = how.anew.is_some_and(|anew| anew.contains(&layer.diff_id));
         match inner.layer_record(&layer.diff_id)? {
-            Some(_) => observer.event(Progress::Present { index: layer.index, diff_id: layer.diff_id }),
-            None if missing.iter().any(|other| other.diff_id == layer.diff_id) => {} // twice in one image
-            None => missing.push(layer),
+            Some(_) if !anew => observer.event(Progress::Present { index: layer.index, diff_id: layer.diff_id }),
+            _ if missing.iter().any(|other| other.diff_id == layer.diff_id) => {} // twice in one image
+            _ => missing.push(layer),
         }
     }
     let bytes = missing.iter().map(|layer| layer.blob.size).sum();
@@ -183,9 +224,10 @@ pub(crate) fn take_in_all<'a>(
                 return;
             }
             observer.event(Progress::Layer { index: layer.index, digest: layer.blob.digest, bytes: layer.blob.size });
-            let progress = |done| observer.event(Progress::Bytes { index: layer.index, done });
-            let intake = Intake { keep_blob: keep_blobs, durable, progress: &progress, cancel };
-            match inner.take_in(&layer.diff_id, &layer.blob, &|| source(layer), &intake) {
+            let Taking { keep_blobs: keep_blob, spool, durable, anew } = *how;
+            let anew = anew.is_some_and(|anew| anew.contains(&layer.diff_id));
+            let intake = Intake { keep_blob, spool, durable, anew, index: layer.index, observer, cancel };
+            match inner.take_in(&layer.diff_id, &layer.blob, &|at| source(layer, at), &intake) {
                 Ok((record, _)) => observer.event(Progress::Extracted {
                     index: layer.index,
                     diff_id: layer.diff_id,
@@ -212,7 +254,7 @@ pub(crate) fn take_in_all<'a>(
 }
 
 /// A manifest or index by tag or digest, from the store if its digest is known and it is here. Verified where it was asked by digest.
-fn document(inner: &Inner, client: &Client, selector: &str) -> Result<(Vec<u8>, String), Error> {
+pub(crate) fn document(inner: &Inner, client: &Client, selector: &str) -> Result<(Vec<u8>, String), Error> {
     let digest: Option<Digest> = selector.parse().ok();
     if let Some(bytes) = digest.map_or(Ok(None), |digest| inner.read_blob(&digest))? {
         return Ok((bytes, String::new()));
@@ -232,7 +274,7 @@ fn document(inner: &Inner, client: &Client, selector: &str) -> Result<(Vec<u8>, 
     Ok((bytes, media_type))
 }
 
-fn config_bytes(inner: &Inner, client: &Client, want: &Descriptor) -> Result<Vec<u8>, Error> {
+pub(crate) fn config_bytes(inner: &Inner, client: &Client, want: &Descriptor) -> Result<Vec<u8>, Error> {
     if let Some(bytes) = inner.read_blob(&want.digest)? {
         return Ok(bytes);
     }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use super::options::{
-    REGISTRY_HELP, Stop, block_on, is_registry_flag, need_root, path, registry_flag, signalled, stopped, value,
+    REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag,
+    signalled, stopped, value,
 };
 use crate::client::Client;
 use crate::instance::{Instance, host_name};
@@ -32,6 +33,8 @@ usage: mote agent --server URL --token TOKEN [OPTIONS]     join a control plane 
   --cluster-cidr CIDR      addresses of pods, --standalone only (default 10.42.0.0/16)
   --service-cidr CIDR      addresses of Services, --standalone only (default 10.43.0.0/16)
   --cgroup-parent NAME     control group of all pods (default mote)
+  --image-gc-high-threshold PERCENT  disk use at which unused images go (default 85)
+  --image-gc-low-threshold PERCENT   disk use at which no more go (default 80)
 ";
 
 const END: &str = "
@@ -51,6 +54,7 @@ struct Options {
     service_cidr: Option<Cidr>,
     cgroup_parent: String,
     registries: mote_images::Registries,
+    image_gc: mote_images::GcPolicy,
 }
 
 fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
@@ -67,6 +71,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         service_cidr: None,
         cgroup_parent: "mote".into(),
         registries: mote_images::Registries::default(),
+        image_gc: mote_images::GcPolicy::default(),
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -84,6 +89,12 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long(name) if is_registry_flag(name) => {
                 let name = name.to_owned();
                 registry_flag(&name, parser, &mut options.registries)?;
+            }
+            lexopt::Arg::Long("image-gc-high-threshold") => {
+                options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
+            }
+            lexopt::Arg::Long("image-gc-low-threshold") => {
+                options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
             }
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
             other => return Err(other.unexpected().into()),
@@ -108,6 +119,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
     }
     mote_api::meta::dns_subdomain(&options.node_name)
         .map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
+    check_image_gc(&options.image_gc)?;
     Ok(options)
 }
 
@@ -168,6 +180,7 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
         registries: options.registries.completed(&instance.data),
+        image_gc: options.image_gc,
     })
     .await?;
     println!("node             {}", options.node_name);

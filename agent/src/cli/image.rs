@@ -1,13 +1,14 @@
 //! `mote image`: the image store from the command line. One function per verb; what is printed on stdout is for people unless
 //! `--output json` is given; progress goes to stderr.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use mote_images::{
-    Cancel, Compression, Credentials, Error, Image, ImageConfig, PackLayer, PackSpec, Platform, PullOptions, Reference,
-    Registries, Store,
+    ArchiveFormat, BlobPolicy, Cancel, Compression, Credentials, Damage, Error, GcPolicy, Image, ImageConfig,
+    PackLayer, PackSpec, Platform, PullOptions, Reference, Registries, Store,
 };
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
@@ -15,23 +16,39 @@ use serde_json::json;
 use super::options::{REGISTRY_HELP, is_registry_flag, registry_flag};
 use crate::progress::{Shown, bytes_text};
 
+/// Status after SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+/// Between a signal and the end by force.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 const HELP: &str = "mote image: the image store
 
-usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs]
+usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs | --drop-blobs]
                            [--user NAME --password-file FILE] [registry options]
-       mote image ls
-       mote image rm REF...            forget images (their layers go with `prune`)
-       mote image prune                delete what no image and no container needs
-       mote image verify               compare everything with its checksums
-       mote image import FILE|DIR [--name REF]     docker-archive, oci-archive, OCI layout
-       mote image export REF FILE      as oci-archive
-       mote image push REF [TO]        (options as for pull)
-       mote image pack REF --layer DIR... [--cmd WORD]... [--entrypoint WORD]... [--env NAME=VALUE]... [--user-in-image USER]
+                                   a pull that was cut off, killed or lost its power goes on where it stopped
+       mote image ls               images and what they take on the disk
+       mote image df               what the store takes on the disk, and what could go
+       mote image rm REF...        forget images (their layers go with `prune`)
+       mote image pin REF...       no sweep takes them, however full the disk is; `unpin` takes that back
+       mote image prune            delete what no image and no container needs
+       mote image gc [--high PERCENT] [--low PERCENT] [--even-local]
+                                   if the disk is fuller than --high (85), delete images, least recently used first, until it is
+                                   below --low (80); never what no registry has, unless --even-local
+       mote image verify [--repair]     compare everything with its checksums; fetch anew what is damaged (options as for pull)
+       mote image import FILE|DIR [--name REF] [--keep-blobs | --drop-blobs]
+                                   docker-archive, oci-archive (compressed or not), OCI layout
+       mote image export REF FILE [--format oci-archive|docker-archive|oci]     (options as for pull: dropped layers are fetched)
+       mote image push REF [TO]         (options as for pull)
+       mote image pack REF --layer DIR... [--config FILE] [--cmd WORD]... [--entrypoint WORD]... [--env NAME=VALUE]... [--user-in-image USER]
                            [--workdir DIR] [--expose PORT/tcp]... [--label NAME=VALUE]... [--stop-signal SIG] [--compression gzip|none]
-                           [--platform ...] [--file PATH=FILE[:MODE]]...   (times are SOURCE_DATE_EPOCH, or 0)
+                           [--platform ...] [--file PATH=FILE[:MODE]]...   (times are SOURCE_DATE_EPOCH, or 0;
+                                   --config is an OCI image configuration, changed by what stands behind it)
 
   --data-dir DIR     default /var/lib/mote
-  --output json      for scripts (ls, pull, pack, import, verify)
+  --output json      for scripts (ls, df, pull, pack, import, verify, gc)
+
+Compressed layers are dropped after unpacking unless the disk is large and half empty, or --keep-blobs says so.
+Ctrl-C ends with status 130; what has come is kept.
 ";
 
 /// Everything that may stand on the command line of any verb.
@@ -41,7 +58,10 @@ struct Args {
     json: bool,
     words: Vec<String>,
     platform: Option<Platform>,
-    keep_blobs: bool,
+    blobs: BlobPolicy,
+    repair: bool,
+    gc: GcPolicy,
+    format: ArchiveFormat,
     registries: Registries,
     user: Option<String>,
     password_file: Option<PathBuf>,
@@ -62,6 +82,10 @@ pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
         Ok(Some((verb, args))) => match execute(&verb, args) {
             Ok(code) => code,
             Err(Failure::Usage(why)) => super::usage(&why),
+            Err(Failure::Image(Error::Cancelled)) => {
+                eprintln!("mote: interrupted; the next pull goes on from here");
+                ExitCode::from(INTERRUPTED)
+            }
             Err(Failure::Image(e)) => super::failed(&e),
         },
         Err(e) => super::usage(&e.to_string()),
@@ -91,7 +115,13 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<(String, Args)>, lexopt::E
                 other => return Err(format!("unknown output format {other:?}; it is json or nothing").into()),
             },
             Long("platform") => args.platform = Some(parsed(&mut parser)?),
-            Long("keep-blobs") => args.keep_blobs = true,
+            Long("keep-blobs") => args.blobs = BlobPolicy::Keep,
+            Long("drop-blobs") => args.blobs = BlobPolicy::Drop,
+            Long("repair") => args.repair = true,
+            Long("format") => args.format = parsed(&mut parser)?,
+            Long("high") => args.gc.high_percent = percent(&mut parser)?,
+            Long("low") => args.gc.low_percent = percent(&mut parser)?,
+            Long("even-local") => args.gc.even_local = true,
             Long(name) if is_registry_flag(name) => {
                 let name = name.to_owned();
                 registry_flag(&name, &mut parser, &mut args.registries)?;
@@ -101,6 +131,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<(String, Args)>, lexopt::E
             Long("name") => args.name = Some(parsed(&mut parser)?),
             Long("layer") => args.layers.push(PackLayer::Dir(parser.value()?.into())),
             Long("file") => args.files.push(file(&parser.value()?.string()?)?),
+            Long("config") => args.config = config(&PathBuf::from(parser.value()?))?,
             Long("cmd") => args.config.cmd.push(parser.value()?.string()?),
             Long("entrypoint") => args.config.entrypoint.push(parser.value()?.string()?),
             Long("env") => args.config.env.push(parser.value()?.string()?),
@@ -123,12 +154,29 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<(String, Args)>, lexopt::E
             other => return Err(other.unexpected()),
         }
     }
-    verb.map(|verb| Some((verb, args)))
-        .ok_or_else(|| "which verb? pull, ls, rm, prune, verify, import, export, push or pack".into())
+    verb.map(|verb| Some((verb, args))).ok_or_else(|| {
+        "which verb? pull, ls, df, rm, pin, unpin, prune, gc, verify, import, export, push or pack".into()
+    })
+}
+
+fn percent(parser: &mut lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let text = parser.value()?.string()?;
+    text.parse().ok().filter(|percent| *percent <= 100).ok_or_else(|| format!("{text:?} is no percentage").into())
 }
 
 fn parsed<T: std::str::FromStr<Err = Error>>(parser: &mut lexopt::Parser) -> Result<T, lexopt::Error> {
     parser.value()?.string()?.parse().map_err(|e: Error| e.to_string().into())
+}
+
+/// An image configuration (OCI image specification, "config.md") from a file; what it says of layers does not count.
+fn config(path: &std::path::Path) -> Result<ImageConfig, lexopt::Error> {
+    let what = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| format!("read {what}: {e}"))?;
+    let (mut config, _) = ImageConfig::parse(&bytes, &what).map_err(|e| e.to_string())?;
+    if config.platform.architecture.is_empty() {
+        config.platform = Platform::host();
+    }
+    Ok(config)
 }
 
 /// `PATH=FILE[:MODE]`
@@ -141,26 +189,32 @@ fn file(text: &str) -> Result<(String, PathBuf, u32), lexopt::Error> {
     Ok((path.to_owned(), source.into(), mode))
 }
 
-fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
+fn execute(verb: &str, mut args: Args) -> Result<ExitCode, Failure> {
     let usage = |why: &str| Failure::Usage(format!("image {verb}: {why}"));
     let cancel = on_interrupt();
     let data_dir = args.data_dir.clone().unwrap_or_else(super::data_dir);
-    let registries = args.registries.clone().completed(&data_dir);
+    args.registries = std::mem::take(&mut args.registries).completed(&data_dir);
     let store = Store::open(&data_dir.join("images"))?;
     match (verb, args.words.as_slice()) {
         ("pull", [text]) => {
             let reference: Reference = text.parse()?;
-            let options = PullOptions {
-                platform: args.platform.clone().unwrap_or_else(Platform::machine),
-                credentials: credentials(&args)?,
-                registries,
-                keep_blobs: args.keep_blobs,
-                durable: true,
-            };
-            let image = store.pull(&reference, &options, &Shown::new(""), &cancel)?;
+            let image = store.pull(&reference, &pull_options(&args)?, &Shown::new(""), &cancel)?;
             show(&[image], args.json);
         }
-        ("ls" | "list", []) => show(&store.list()?, args.json),
+        ("ls" | "list", []) => {
+            show(&store.list()?, args.json);
+            if !args.json {
+                let usage = store.usage()?;
+                println!("on disk: {}", bytes_text(usage.layers + usage.blobs + usage.partial));
+            }
+        }
+        ("df", []) => disk(&store, args.json)?,
+        ("pin" | "unpin", [_, ..]) => {
+            for text in &args.words {
+                store.pin(&text.parse()?, verb == "pin")?;
+            }
+        }
+        ("gc", []) => collect(&store, &args, &cancel)?,
         ("rm", [_, ..]) => {
             for text in &args.words {
                 store.remove(&text.parse()?)?;
@@ -168,17 +222,32 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
             }
         }
         ("prune", []) => println!("freed {}", bytes_text(store.prune()?)),
-        ("verify", []) => return verify(&store, &cancel, args.json),
+        ("verify", []) => return verify(&store, &args, &cancel),
         ("import", [path]) => {
             let platform = args.platform.clone().unwrap_or_else(Platform::host);
-            let images = store.import(path.as_ref(), args.name.as_ref(), &platform, &Shown::new(""), &cancel)?;
+            let images = store.import_with(
+                path.as_ref(),
+                args.name.as_ref(),
+                &platform,
+                args.blobs,
+                &Shown::new(""),
+                &cancel,
+            )?;
             show(&images, args.json);
         }
-        ("export", [text, path]) => store.export(&text.parse()?, path.as_ref(), &cancel)?,
+        ("export", [text, path]) => {
+            let reference = text.parse()?;
+            let _loan = store.borrow_blobs(&reference, &pull_options(&args)?, &Shown::new(""), &cancel)?;
+            store.export_as(&reference, path.as_ref(), args.format, &cancel)?;
+        }
         ("push", [from, rest @ ..]) if rest.len() < 2 => {
             let from: Reference = from.parse()?;
             let to = rest.first().map_or_else(|| Ok(from.clone()), |to| to.parse())?;
-            let digest = store.push(&from, &to, credentials(&args)?, &registries, &Shown::new(""), &cancel)?;
+            let mut options = pull_options(&args)?;
+            // One registry's credentials are not for another's.
+            options.credentials = options.credentials.filter(|_| from.registry() == to.registry());
+            let _loan = store.borrow_blobs(&from, &options, &Shown::new(""), &cancel)?;
+            let digest = store.push(&from, &to, credentials(&args)?, &args.registries, &Shown::new(""), &cancel)?;
             println!("{to} {digest}");
         }
         ("pack", [text]) => {
@@ -190,13 +259,18 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
                 return Err(usage("give it at least one --layer DIR or --file PATH=FILE"));
             }
             let mtime = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-            let config = ImageConfig { platform: args.platform.unwrap_or_else(Platform::host), ..args.config };
+            let platform = args.platform.unwrap_or_else(|| args.config.platform.clone());
+            let config = ImageConfig { platform, ..args.config };
             let compression = if args.uncompressed { Compression::None } else { Compression::Gzip };
             let image =
                 store.pack(&text.parse()?, PackSpec { config, layers, compression, mtime: Some(mtime) }, &cancel)?;
             show(&[image], args.json);
         }
-        ("pull" | "ls" | "list" | "rm" | "prune" | "verify" | "import" | "export" | "push" | "pack", _) => {
+        (
+            "pull" | "ls" | "list" | "df" | "rm" | "pin" | "unpin" | "prune" | "gc" | "verify" | "import" | "export"
+            | "push" | "pack",
+            _,
+        ) => {
             return Err(usage("wrong number of words"));
         }
         _ => return Err(usage("no such verb")),
@@ -221,18 +295,83 @@ fn credentials(args: &Args) -> Result<Option<Credentials>, Failure> {
     }))
 }
 
-fn verify(store: &Store, cancel: &Cancel, as_json: bool) -> Result<ExitCode, Failure> {
-    let damage = store.verify(&mote_images::Silent, cancel)?;
-    if as_json {
-        let list: Vec<_> = damage.iter().map(|found| json!({ "what": found.what, "why": found.why })).collect();
-        println!("{}", json!({ "damage": list }));
+fn pull_options(args: &Args) -> Result<PullOptions, Failure> {
+    Ok(PullOptions {
+        platform: args.platform.clone().unwrap_or_else(Platform::machine),
+        credentials: credentials(args)?,
+        registries: args.registries.clone(),
+        blobs: args.blobs,
+        durable: true,
+    })
+}
+
+fn verify(store: &Store, args: &Args, cancel: &Cancel) -> Result<ExitCode, Failure> {
+    let found = store.verify(&mote_images::Silent, cancel)?;
+    let left = if args.repair && !found.is_empty() {
+        store.repair(&found, &pull_options(args)?, &Shown::new(""), cancel)?
     } else {
-        damage.iter().for_each(|found| println!("{}: {}", found.what, found.why));
-        if damage.is_empty() {
-            println!("all is as it was written");
+        found.clone()
+    };
+    if args.json {
+        let list = |damage: &[Damage]| -> Vec<_> {
+            damage.iter().map(|found| json!({ "what": found.part.to_string(), "why": found.why })).collect()
+        };
+        println!("{}", json!({ "damage": list(&found), "left": list(&left) }));
+    } else {
+        found.iter().for_each(|found| println!("{}: {}", found.part, found.why));
+        match (found.is_empty(), left.is_empty()) {
+            (true, _) => println!("all is as it was written"),
+            (false, true) => println!("all of it is repaired"),
+            (false, false) if args.repair => {
+                left.iter().for_each(|left| println!("not repaired: {}: {}", left.part, left.why));
+            }
+            (false, false) => {}
         }
     }
-    Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn disk(store: &Store, as_json: bool) -> Result<(), Failure> {
+    let (usage, space) = (store.usage()?, store.space()?);
+    let rows = [
+        ("layers", usage.layers),
+        ("blobs", usage.blobs),
+        ("partial", usage.partial),
+        ("unused", usage.unused),
+        ("disk", space.total),
+        ("available", space.available),
+    ];
+    if as_json {
+        println!("{}", json!(rows.iter().map(|(name, bytes)| (*name, *bytes)).collect::<BTreeMap<_, _>>()));
+        return Ok(());
+    }
+    for ((name, bytes), what) in rows.iter().zip([
+        "unpacked, shared ones once",
+        "documents and kept compressed layers",
+        "begun transfers",
+        "of that could go with `mote image prune`",
+        "the file system under it",
+        "",
+    ]) {
+        println!("{}", format!("{name:9}  {:>9}  {what}", bytes_text(*bytes)).trim_end());
+    }
+    Ok(())
+}
+
+fn collect(store: &Store, args: &Args, cancel: &Cancel) -> Result<(), Failure> {
+    if args.gc.low_percent >= args.gc.high_percent {
+        return Err(Failure::Usage("image gc: --low must be below --high".to_owned()));
+    }
+    let swept = store.sweep_images(&args.gc, &|reference, digest| {
+        mote_images::can_fetch(reference, digest, &args.registries, cancel)
+    })?;
+    if args.json {
+        println!("{}", json!({ "images": swept.images, "freed": swept.freed, "wanted": swept.wanted }));
+    } else {
+        swept.images.iter().for_each(|image| println!("deleted {image}"));
+        println!("freed {} of {}", bytes_text(swept.freed), bytes_text(swept.wanted));
+    }
+    Ok(())
 }
 
 fn show(images: &[Image], as_json: bool) {
@@ -262,8 +401,8 @@ fn show(images: &[Image], as_json: bool) {
     }
 }
 
-/// Ctrl-C and SIGTERM set the flag; a second one ends the process at once. Work in progress lies in the store's tmp folder and is
-/// swept, whichever way it ends.
+/// Ctrl-C and SIGTERM set the flag. A read that waits for a silent link does not see it, so the process ends anyway a moment later, or
+/// at a second signal: what is unfinished lies where the next start finds it or sweeps it, whichever way this one ends.
 fn on_interrupt() -> Cancel {
     let cancel = Cancel::default();
     let mut set = SigSet::empty();
@@ -272,15 +411,16 @@ fn on_interrupt() -> Cancel {
     if set.thread_block().is_ok() {
         let cancel = cancel.clone();
         std::thread::spawn(move || {
-            for times in 0.. {
-                if set.wait().is_err() {
-                    return;
-                }
-                if times > 0 {
-                    std::process::exit(130);
-                }
-                cancel.cancel();
+            if set.wait().is_err() {
+                return;
             }
+            cancel.cancel();
+            std::thread::spawn(|| {
+                std::thread::sleep(PATIENCE);
+                std::process::exit(INTERRUPTED.into());
+            });
+            let _ = set.wait();
+            std::process::exit(INTERRUPTED.into());
         });
     }
     cancel

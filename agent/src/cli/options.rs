@@ -40,6 +40,25 @@ where
     text.parse().map_err(|e| Stop::Usage(format!("{flag} {text:?}: {e}")))
 }
 
+/// The next value as a share of a disk, 1 to 100.
+pub(crate) fn percent(parser: &mut lexopt::Parser, flag: &str) -> Result<u8, Stop> {
+    match value(parser, flag)? {
+        percent @ 1..=100u8 => Ok(percent),
+        other => Err(Stop::Usage(format!("{flag} {other}: want 1 to 100"))),
+    }
+}
+
+/// The low mark is where a sweep stops that began at the high one.
+pub(crate) fn check_image_gc(policy: &mote_images::GcPolicy) -> Result<(), Stop> {
+    if policy.low_percent < policy.high_percent {
+        return Ok(());
+    }
+    Err(Stop::Usage(format!(
+        "--image-gc-low-threshold {} must be below --image-gc-high-threshold {}",
+        policy.low_percent, policy.high_percent
+    )))
+}
+
 /// The next value as a path.
 pub(crate) fn path(parser: &mut lexopt::Parser) -> Result<PathBuf, Stop> {
     Ok(PathBuf::from(parser.value()?))

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::options::{
-    Patience, REGISTRY_HELP, Stop, block_on, is_registry_flag, need_root, path, registry_flag, signalled, stopped,
-    value,
+    Patience, REGISTRY_HELP, Stop, block_on, check_image_gc, is_registry_flag, need_root, path, percent, registry_flag,
+    signalled, stopped, value,
 };
 use crate::agent::Agent;
 use crate::client::{Client, Connector};
@@ -35,6 +35,8 @@ usage: mote up [OPTIONS]
   --cgroup-parent NAME     control group of all pods (default mote)
   --manifests DIR          static pods: YAML and JSON files
   --apply FILE             apply it when the API is ready (may be repeated)
+  --image-gc-high-threshold PERCENT  disk use at which unused images go (default 85)
+  --image-gc-low-threshold PERCENT   disk use at which no more go (default 80)
   --demo                   a hello page from an image made of this executable; Ctrl-C removes everything
 ";
 
@@ -54,6 +56,7 @@ struct Options {
     manifests: Option<PathBuf>,
     apply: Vec<PathBuf>,
     registries: mote_images::Registries,
+    image_gc: mote_images::GcPolicy,
     demo: bool,
     patience: Patience,
 }
@@ -72,6 +75,7 @@ impl Options {
             manifests: None,
             apply: Vec::new(),
             registries: mote_images::Registries::default(),
+            image_gc: mote_images::GcPolicy::default(),
             demo: false,
             patience: Patience::default(),
         };
@@ -90,6 +94,12 @@ impl Options {
                 lexopt::Arg::Long(name) if is_registry_flag(name) => {
                     let name = name.to_owned();
                     registry_flag(&name, parser, &mut options.registries)?;
+                }
+                lexopt::Arg::Long("image-gc-high-threshold") => {
+                    options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
+                }
+                lexopt::Arg::Long("image-gc-low-threshold") => {
+                    options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
                 }
                 lexopt::Arg::Long("node-monitor-grace-period") => {
                     options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
@@ -113,6 +123,7 @@ impl Options {
                 options.cgroup_parent
             )));
         }
+        check_image_gc(&options.image_gc)?;
         Ok(options)
     }
 }
@@ -159,6 +170,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         node_ip: options.node_ip,
         kubelet_port: 0,
         registries: options.registries.clone().completed(&instance.data),
+        image_gc: options.image_gc,
     })
     .await?;
     let agent = running.agent.clone();

@@ -28,7 +28,7 @@ pub(crate) mod nft;
 mod pod;
 mod route;
 pub(crate) mod socket;
-mod sys;
+pub(crate) mod sys;
 mod wire;
 
 use std::net::Ipv4Addr;

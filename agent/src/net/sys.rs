@@ -1,4 +1,4 @@
-//! The one unsafe corner of the network code: a socket option nix has no type for.
+//! The one unsafe corner of the agent: a socket option and a question to a terminal that nix has no types for.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -15,4 +15,13 @@ pub(crate) fn want_words(socket: impl AsFd) {
             libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), len);
         }
     }
+}
+
+/// Rows and columns of the terminal behind `fd` (ioctl_tty(2), TIOCGWINSZ); `None` if there is none or it does not say.
+pub(crate) fn window(fd: impl AsFd) -> Option<(usize, usize)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open for the whole call because it is borrowed; the kernel writes one `winsize`, which lives on
+    // this stack frame.
+    let done = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (done == 0 && size.ws_row > 0 && size.ws_col > 0).then(|| (size.ws_row.into(), size.ws_col.into()))
 }

@@ -1,78 +1,250 @@
-//! Export: an OCI layout in a tar, as skopeo, podman and containerd read it; the same image gives the same bytes.
+//! Export: oci-archive, docker-archive, or an OCI layout folder, as skopeo, podman, docker and containerd read them; the same image
+//! gives the same bytes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::layer::codec::Decoder;
+use crate::layer::hashing::Hashing;
+use crate::limits::LAYER_TAR_BYTES_MAX;
 use crate::pack::open;
 use crate::push::Whole;
-use crate::store::Store;
-use crate::{Cancel, Digest, Error, Reference};
+use crate::store::{Inner, Store};
+use crate::{Cancel, Error, ImageConfig, Reference};
+
+/// What an export looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ArchiveFormat {
+    /// An OCI layout in a tar; layers stay compressed, so the digests are those of the registry.
+    #[default]
+    OciArchive,
+    /// What `docker save` writes and `docker load` reads: layers uncompressed.
+    DockerArchive,
+    /// An OCI layout as a folder, which must not be there yet.
+    OciLayout,
+}
+
+impl std::str::FromStr for ArchiveFormat {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<ArchiveFormat, Error> {
+        match text {
+            "oci-archive" => Ok(ArchiveFormat::OciArchive),
+            "docker-archive" => Ok(ArchiveFormat::DockerArchive),
+            "oci" | "oci-layout" => Ok(ArchiveFormat::OciLayout),
+            _ => Err(Error::refused(format!("format {text:?}"), "it is oci-archive, docker-archive or oci")),
+        }
+    }
+}
 
 impl Store {
-    /// Writes an image as oci-archive. The file appears only when it is whole.
+    /// Writes an image as oci-archive.
     pub fn export(&self, reference: &Reference, to: &Path, cancel: &Cancel) -> Result<(), Error> {
+        self.export_as(reference, to, ArchiveFormat::OciArchive, cancel)
+    }
+
+    /// Writes an image as a file or folder, which appears only when it is whole. Needs the compressed layers
+    /// ([`Store::borrow_blobs`]).
+    pub fn export_as(
+        &self,
+        reference: &Reference,
+        to: &Path,
+        format: ArchiveFormat,
+        cancel: &Cancel,
+    ) -> Result<(), Error> {
         let inner = &*self.inner;
         let _writing = inner.writing()?;
         let whole = Whole::of(inner, reference)?;
+        if format == ArchiveFormat::OciLayout && to.symlink_metadata().is_ok() {
+            return Err(Error::refused(to.display().to_string(), "it exists already"));
+        }
         let mut part = to.as_os_str().to_owned();
         part.push(format!(".{}.part", std::process::id()));
-        let part = Path::new(&part);
-        let done = write(&whole, reference, part, cancel, |digest| inner.layout.blob(digest))
-            .and_then(|()| std::fs::rename(part, to).map_err(|e| Error::io("rename to", to, e)));
+        let part = PathBuf::from(part);
+        let job = Job { inner, whole: &whole, reference, cancel };
+        let done = job.write(&part, format).and_then(|()| {
+            let parent = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let renamed = std::fs::rename(&part, to).and_then(|()| File::open(parent)?.sync_all());
+            renamed.map_err(|e| Error::io("rename to", to, e))
+        });
         if done.is_err() {
-            let _ = std::fs::remove_file(part);
+            let _ = std::fs::remove_file(&part).or_else(|_| std::fs::remove_dir_all(&part));
         }
         done
     }
 }
 
-fn write(
-    whole: &Whole,
-    reference: &Reference,
-    part: &Path,
-    cancel: &Cancel,
-    blob: impl Fn(&Digest) -> std::path::PathBuf,
-) -> Result<(), Error> {
-    let fail = |e: io::Error| Error::io("write", part, e);
-    let mut out = BufWriter::new(File::create(part).map_err(fail)?);
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": crate::manifest::OCI_INDEX,
-        "manifests": [{
-            "mediaType": whole.media_type,
-            "digest": whole.digest.to_string(),
-            "size": whole.bytes.len(),
-            "annotations": {
-                "io.containerd.image.name": reference.to_string(),
-                "org.opencontainers.image.ref.name": reference.tag().unwrap_or("latest"),
-            },
-        }],
-    });
-    for dir in ["blobs/", "blobs/sha256/"] {
-        header(&mut out, dir, tar::EntryType::Directory, 0).map_err(fail)?;
-    }
-    for (name, bytes) in [
-        ("index.json".to_owned(), index.to_string().into_bytes()),
-        ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        (format!("blobs/sha256/{}", whole.digest.hex()), whole.bytes.clone()),
-    ] {
-        content(&mut out, &name, bytes.len() as u64, &mut bytes.as_slice()).map_err(fail)?;
-    }
-    let mut written = std::collections::BTreeSet::new();
-    for descriptor in [&whole.manifest.config].into_iter().chain(&whole.manifest.layers) {
-        cancel.check()?;
-        if written.insert(descriptor.digest) {
-            let name = format!("blobs/sha256/{}", descriptor.digest.hex());
-            content(&mut out, &name, descriptor.size, &mut open(&blob(&descriptor.digest))?).map_err(fail)?;
-        }
-    }
-    out.write_all(&[0; 1024]).map_err(fail)?;
-    out.into_inner().map_err(|e| fail(e.into_error()))?.sync_all().map_err(fail)
+struct Job<'a> {
+    inner: &'a Inner,
+    whole: &'a Whole,
+    reference: &'a Reference,
+    cancel: &'a Cancel,
 }
 
+impl Job<'_> {
+    fn write(&self, part: &Path, format: ArchiveFormat) -> Result<(), Error> {
+        let mut out = Sink::new(part, format)?;
+        match format {
+            ArchiveFormat::DockerArchive => self.docker(&mut out)?,
+            ArchiveFormat::OciArchive | ArchiveFormat::OciLayout => self.layout(&mut out)?,
+        }
+        out.finish()
+    }
+
+    fn layout(&self, out: &mut Sink) -> Result<(), Error> {
+        let whole = self.whole;
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": crate::manifest::OCI_INDEX,
+            "manifests": [{
+                "mediaType": whole.media_type,
+                "digest": whole.digest.to_string(),
+                "size": whole.bytes.len(),
+                "annotations": {
+                    "io.containerd.image.name": self.reference.to_string(),
+                    "org.opencontainers.image.ref.name": self.reference.tag().unwrap_or("latest"),
+                },
+            }],
+        });
+        out.folder("blobs/")?;
+        out.folder("blobs/sha256/")?;
+        out.document("index.json", index.to_string().as_bytes())?;
+        out.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        out.document(&format!("blobs/sha256/{}", whole.digest.hex()), &whole.bytes)?;
+        let mut written = BTreeSet::new();
+        for descriptor in [&whole.manifest.config].into_iter().chain(&whole.manifest.layers) {
+            self.cancel.check()?;
+            if written.insert(descriptor.digest) {
+                let name = format!("blobs/sha256/{}", descriptor.digest.hex());
+                out.file(&name, descriptor.size, &mut open(&self.inner.layout.blob(&descriptor.digest))?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn docker(&self, out: &mut Sink) -> Result<(), Error> {
+        let what = self.reference.to_string();
+        let manifest = &self.whole.manifest;
+        let config = self.inner.read_blob(&manifest.config.digest)?.unwrap_or_default();
+        let (_, diff_ids) = ImageConfig::parse(&config, &what)?;
+        let names: Vec<String> = diff_ids.iter().map(|diff_id| format!("{}.tar", diff_id.hex())).collect();
+        let tags: Vec<String> = self.reference.tag().map(|_| self.reference.familiar()).into_iter().collect();
+        let config_name = format!("{}.json", manifest.config.digest.hex());
+        let list = json!([{ "Config": config_name, "RepoTags": tags, "Layers": names }]);
+        out.document("manifest.json", list.to_string().as_bytes())?;
+        out.document(&config_name, &config)?;
+        let mut written = BTreeSet::new();
+        for ((blob, diff_id), name) in manifest.layers.iter().zip(&diff_ids).zip(&names) {
+            self.cancel.check()?;
+            if !written.insert(*diff_id) {
+                continue;
+            }
+            let path = self.inner.layout.blob(&blob.digest);
+            let inflate = Decoder::new(BufReader::new(open(&path)?)).map_err(|e| Error::io("read", &path, e))?;
+            let mut plain = Hashing::new(inflate, LAYER_TAR_BYTES_MAX);
+            out.file_of_any_length(name, &mut plain)?;
+            let found = plain.finish().0.diff_id();
+            if found != *diff_id {
+                let why = format!("inflates to {found}, not to {diff_id}");
+                return Err(Error::corrupt(format!("blob {}", blob.digest), why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A tar or a folder in the making.
+enum Sink {
+    Tar { out: BufWriter<File>, path: PathBuf },
+    Folder(PathBuf),
+}
+
+impl Sink {
+    fn new(path: &Path, format: ArchiveFormat) -> Result<Sink, Error> {
+        if format == ArchiveFormat::OciLayout {
+            std::fs::create_dir(path).map_err(|e| Error::io("create", path, e))?;
+            return Ok(Sink::Folder(path.to_owned()));
+        }
+        let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
+        Ok(Sink::Tar { out: BufWriter::new(file), path: path.to_owned() })
+    }
+
+    fn folder(&mut self, name: &str) -> Result<(), Error> {
+        match self {
+            Sink::Tar { out, path } => {
+                header(out, name, tar::EntryType::Directory, 0).map_err(|e| Error::io("write", path, e))
+            }
+            Sink::Folder(dir) => {
+                std::fs::create_dir(dir.join(name)).map_err(|e| Error::io("create", dir.join(name), e))
+            }
+        }
+    }
+
+    fn document(&mut self, name: &str, mut bytes: &[u8]) -> Result<(), Error> {
+        self.file(name, bytes.len() as u64, &mut bytes)
+    }
+
+    fn file(&mut self, name: &str, size: u64, bytes: &mut impl Read) -> Result<(), Error> {
+        let mut write = |out: &mut dyn Write| {
+            let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            (io::copy(&mut bytes.take(size), out)? == size).then_some(()).ok_or_else(short)
+        };
+        match self {
+            Sink::Tar { out, path } => {
+                let done = header(out, name, tar::EntryType::Regular, size).and_then(|()| write(out));
+                done.and_then(|()| pad(out, size)).map_err(|e| Error::io("write", path, e))
+            }
+            Sink::Folder(dir) => {
+                let path = dir.join(name);
+                let done = File::create(&path).and_then(|mut file| {
+                    write(&mut file)?;
+                    file.sync_all()
+                });
+                done.map_err(|e| Error::io("write", &path, e))
+            }
+        }
+    }
+
+    /// The header is written again when the length is known.
+    fn file_of_any_length(&mut self, name: &str, bytes: &mut impl Read) -> Result<(), Error> {
+        let Sink::Tar { out, path } = self else {
+            return Err(Error::refused(name, "a folder takes no uncompressed layers"));
+        };
+        let mut write = || -> io::Result<()> {
+            let at = out.stream_position()?;
+            header(out, name, tar::EntryType::Regular, 0)?;
+            let size = io::copy(bytes, out)?;
+            pad(out, size)?;
+            let end = out.stream_position()?;
+            out.seek(SeekFrom::Start(at))?;
+            header(out, name, tar::EntryType::Regular, size)?;
+            out.seek(SeekFrom::Start(end)).map(drop)
+        };
+        write().map_err(|e| Error::io("write", &*path, e))
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        match self {
+            Sink::Tar { mut out, path } => {
+                let done =
+                    out.write_all(&[0; 1024]).and_then(|()| out.into_inner().map_err(|e| e.into_error())?.sync_all());
+                done.map_err(|e| Error::io("write", &path, e))
+            }
+            Sink::Folder(dir) => {
+                let sync = |path: &Path| File::open(path)?.sync_all();
+                ["blobs/sha256", "blobs", ""]
+                    .iter()
+                    .try_for_each(|name| sync(&dir.join(name)))
+                    .map_err(|e| Error::io("sync", &dir, e))
+            }
+        }
+    }
+}
+
+/// A ustar header; sizes above its octal field (8 GiB) in GNU's binary form.
 fn header(out: &mut impl Write, name: &str, kind: tar::EntryType, size: u64) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_path(name)?;
@@ -86,11 +258,7 @@ fn header(out: &mut impl Write, name: &str, kind: tar::EntryType, size: u64) -> 
     out.write_all(header.as_bytes())
 }
 
-fn content(out: &mut impl Write, name: &str, size: u64, bytes: &mut impl Read) -> io::Result<()> {
-    header(out, name, tar::EntryType::Regular, size)?;
-    if io::copy(&mut bytes.take(size), out)? != size {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+fn pad(out: &mut impl Write, size: u64) -> io::Result<()> {
     let rest = usize::try_from(size.wrapping_neg() % 512).unwrap_or(0);
     out.write_all([0u8; 512].get(..rest).unwrap_or_default())
 }

@@ -9,19 +9,32 @@ use serde_json::Value;
 use super::source::{Section, Source};
 use crate::layer::Codec;
 use crate::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_LAYER};
-use crate::pull::{WantedLayer, finish, plan, take_in_all};
+use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
-use crate::{Cancel, Digest, Error, ImageConfig, Observer, Platform, Reference};
+use crate::{BlobPolicy, Cancel, Digest, Error, ImageConfig, Observer, Platform, Reference};
 
 impl Store {
     /// Imports every image for this platform from a docker-archive, an oci-archive or an OCI layout folder. `name` is for an image the
-    /// archive does not name, or to choose another name where it holds only one. Compressed layers are not kept.
+    /// archive does not name, or to choose another name where it holds only one.
     pub fn import(
         &self,
         path: &Path,
         name: Option<&Reference>,
         platform: &Platform,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Vec<Image>, Error> {
+        self.import_with(path, name, platform, BlobPolicy::default(), observer, cancel)
+    }
+
+    /// The same, with a word on the compressed layers: without them an imported image runs, but cannot be pushed or exported.
+    pub fn import_with(
+        &self,
+        path: &Path,
+        name: Option<&Reference>,
+        platform: &Platform,
+        blobs: BlobPolicy,
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> Result<Vec<Image>, Error> {
@@ -45,7 +58,8 @@ impl Store {
                 reason: "the archive holds no named image; give it a name".to_owned(),
             });
         }
-        found.into_iter().map(|image| take_in(inner, image, platform, observer, cancel)).collect()
+        let keep = blobs.keeps(inner);
+        found.into_iter().map(|image| take_in(inner, image, platform, keep, observer, cancel)).collect()
     }
 }
 
@@ -62,6 +76,7 @@ fn take_in(
     inner: &Inner,
     found: Found,
     platform: &Platform,
+    keep_blobs: bool,
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<Image, Error> {
@@ -78,16 +93,24 @@ fn take_in(
         return Err(Error::corrupt(what, "its configuration has another digest than the manifest says"));
     }
     let wanted = plan(&found.parsed, &diff_ids, &what)?;
-    let open = |layer: &WantedLayer| -> Result<Box<dyn Read>, Error> {
+    let open = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read>, Error> {
         let section = found
             .layers
             .get(&layer.blob.digest)
             .ok_or_else(|| Error::corrupt("archive", format!("layer {} is missing", layer.blob.digest)))?;
-        Ok(Box::new(section.clone()))
+        Ok(Box::new(section.from(at)))
     };
     let config_digest = inner.write_blob(&found.config)?;
     let manifest = inner.write_blob(&found.manifest)?;
-    take_in_all(inner, manifest, &wanted, &open, false, true, observer, cancel)?;
+    take_in_all(
+        inner,
+        manifest,
+        &wanted,
+        &open,
+        &Taking { keep_blobs, spool: false, durable: true, anew: None },
+        observer,
+        cancel,
+    )?;
     let record = ImageRecord {
         reference: what,
         resolved: manifest,

@@ -116,6 +116,12 @@ impl Section {
         self.left
     }
 
+    /// What is left behind its first `n` bytes.
+    pub(super) fn from(&self, n: u64) -> Section {
+        let n = n.min(self.left);
+        Section { file: self.file.clone(), at: self.at + n, left: self.left - n }
+    }
+
     /// The digest of all of it.
     pub(super) fn digest(&self) -> io::Result<digest::Digest> {
         let mut reader = crate::layer::hashing::Hashing::new(self.clone(), u64::MAX);

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Hasher;
 use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER};
-use crate::pull::{WantedLayer, finish, plan, take_in_all};
+use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
 use crate::store::layers::Work;
-use crate::store::layout::sync_dir;
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
 use crate::{Cancel, DiffId, Error, ImageConfig, Reference, Silent};
@@ -68,11 +67,12 @@ impl Store {
         };
         let manifest_digest = inner.write_blob(&manifest.document())?;
         let wanted = plan(&manifest, &diff_ids, &reference.to_string())?;
-        let open = |layer: &WantedLayer| -> Result<Box<dyn Read>, Error> {
-            let path = inner.layout.blob(&layer.blob.digest);
-            Ok(Box::new(File::open(&path).map_err(|e| Error::io("open", &path, e))?))
+        let gone = |layer: &WantedLayer, _: u64| -> Result<Box<dyn Read>, Error> {
+            Err(Error::corrupt(format!("layer {}", layer.blob.digest), "it was just written and is gone"))
         };
-        take_in_all(inner, manifest_digest, &wanted, &open, false, true, &Silent, cancel)?;
+        // The blobs just written serve as the source.
+        let how = Taking { keep_blobs: true, spool: false, durable: true, anew: None };
+        take_in_all(inner, manifest_digest, &wanted, &gone, &how, &Silent, cancel)?;
         let record = ImageRecord {
             reference: reference.to_string(),
             resolved: manifest_digest,
@@ -110,9 +110,8 @@ fn blob(inner: &Inner, source: &PackLayer, spec: &PackSpec, cancel: &Cancel) -> 
     let digest = hasher.digest();
     let path = inner.layout.blob(&digest);
     let settle = || -> io::Result<()> {
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        std::fs::rename(&part, &path)?;
-        sync_dir(&inner.layout.dir("blobs"))
+        out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        inner.layout.settle(&part, &path)
     };
     settle().map_err(fail)?;
     let media_type = match spec.compression {

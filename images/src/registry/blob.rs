@@ -27,6 +27,11 @@ impl<'a> Blob<'a> {
         Blob { client, path: format!("blobs/{digest}"), size, at: 0, body: None, failures: 0, index, observer }
     }
 
+    /// Begins at byte `at`, by Range (RFC 9110, 14).
+    pub fn starting_at(self, at: u64) -> Blob<'a> {
+        Blob { at, ..self }
+    }
+
     fn open(&mut self) -> Result<BodyReader<'static>, Error> {
         let mut headers = Vec::new();
         if self.at > 0 {
@@ -44,7 +49,12 @@ impl<'a> Blob<'a> {
                 }
                 0
             }
-            _ => self.at,
+            _ => {
+                if self.at > 0 {
+                    self.observer.event(Progress::NoRanges { index: self.index, lost: self.at });
+                }
+                self.at
+            }
         };
         let mut body = response.into_body().into_reader();
         // A registry without ranges begins anew; what we have is read over.

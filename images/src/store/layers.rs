@@ -1,30 +1,36 @@
 //! Layers in the store: present or not, unpacked once by whoever comes first, visible only whole.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layout::sync_dir;
+use super::partial::{Partial, Spooled};
 use super::record::{self, LayerRecord};
 use super::{Inner, read_bounded};
 use crate::layer::{Unpacked, unpack};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::manifest::Descriptor;
-use crate::{Cancel, DiffId, Error};
+use crate::{Cancel, DiffId, Error, Observer, Progress};
 
 /// How a layer is taken in.
 pub struct Intake<'a> {
+    /// The compressed bytes stay in `blobs/`.
     pub keep_blob: bool,
+    /// They may come slowly: what arrived is kept until the layer is whole.
+    pub spool: bool,
     /// Wait for the disk.
     pub durable: bool,
-    /// Hears transferred bytes.
-    pub progress: &'a dyn Fn(u64),
+    /// Replace the layer even if it is here.
+    pub anew: bool,
+    /// Number of the layer, for the observer.
+    pub index: usize,
+    pub observer: &'a dyn Observer,
     pub cancel: &'a Cancel,
 }
 
-/// Begins to read a layer's compressed bytes.
-pub type Open<'a> = dyn Fn() -> Result<Box<dyn Read + 'a>, Error> + 'a;
+/// Begins to read a layer's compressed bytes at a position.
+pub type Open<'a> = dyn Fn(u64) -> Result<Box<dyn Read + 'a>, Error> + 'a;
 
 impl Inner {
     /// The record of a layer that is here and whole. One that was written in an earlier boot and never settled counts as absent: a
@@ -36,7 +42,7 @@ impl Inner {
             Ok(found) if found.diff_id != *diff_id => {
                 Err(Error::corrupt(format!("layer {diff_id}"), "its folder belongs to another layer"))
             }
-            Ok(found) if found.volatile_since.is_empty() || found.volatile_since == self.boot => Ok(Some(found)),
+            Ok(found) if self.is_settled(&found) => Ok(Some(found)),
             Ok(_) => Ok(None),
             Err(why) => {
                 log::warn!("layer {diff_id}: {why}; it will be fetched again");
@@ -45,7 +51,12 @@ impl Inner {
         }
     }
 
-    /// Makes a layer be here. `open` is called once, and only if it is not.
+    /// Whether all of a layer can be there: known to be on the disk, or written under the kernel that still runs.
+    pub(crate) fn is_settled(&self, record: &LayerRecord) -> bool {
+        record.volatile_since.is_empty() || record.volatile_since == self.boot
+    }
+
+    /// Makes a layer be here. `open` is called only if it is not, or is to be replaced.
     pub(crate) fn take_in<'a>(
         &self,
         diff_id: &DiffId,
@@ -53,45 +64,106 @@ impl Inner {
         open: &Open<'a>,
         intake: &Intake<'_>,
     ) -> Result<(LayerRecord, bool), Error> {
-        if let Some(found) = self.layer_record(diff_id)? {
+        let present = || if intake.anew { Ok(None) } else { self.layer_record(diff_id) };
+        if let Some(found) = present()? {
             return Ok((found, false));
         }
         let _lock = self.lock_layer(diff_id, intake.cancel)?;
-        if let Some(found) = self.layer_record(diff_id)? {
+        if let Some(found) = present()? {
             return Ok((found, false)); // someone else was faster
         }
-        let work = Work(self.layout.fresh()?);
-        let record = self.unpack_into(&work.0, diff_id, want, open, intake)?;
+        let (work, record) = self.fetch(diff_id, want, open, intake)?;
         self.place(&work.0, &record, intake.durable)?;
         Ok((record, true))
     }
 
-    fn unpack_into<'a>(
+    /// Unpacks a layer into a folder of its own: from its kept blob, else from `open` behind what an earlier attempt left.
+    fn fetch<'a>(
         &self,
-        work: &Path,
         diff_id: &DiffId,
         want: &Descriptor,
         open: &Open<'a>,
         intake: &Intake<'_>,
-    ) -> Result<LayerRecord, Error> {
+    ) -> Result<(Work, LayerRecord), Error> {
+        if let Some(blob) = self.kept_blob(want) {
+            match self.unpack_new(diff_id, want, blob, intake) {
+                // It may be another image's, and good: then it is the promise that is wrong, and the network says so too.
+                Err(e @ Error::Corrupt { .. }) if intake.spool => {
+                    log::warn!("kept blob {}: {e}; fetched again", want.digest);
+                }
+                done => return done,
+            }
+        }
+        let (mut spool, mut attempts_left) = (intake.spool || intake.keep_blob, 1);
+        loop {
+            let partial = if spool { self.partial(&want.digest)? } else { None };
+            let from = partial.as_ref().map_or(0, Partial::length);
+            if from > 0 {
+                intake.observer.event(Progress::Continued { index: intake.index, at: from });
+            }
+            let mut input = Spooled::new(partial, intake.keep_blob, want.size, open(from)?);
+            let done = self.unpack_new(diff_id, want, &mut input, intake);
+            let is_empty = input.at() == 0;
+            let partial = input.into_partial();
+            match (done, partial) {
+                (Ok(done), partial) => {
+                    match partial {
+                        Some(partial) if intake.keep_blob => partial.keep(&self.layout.blob(&want.digest))?,
+                        Some(partial) => partial.discard(),
+                        None => {}
+                    }
+                    return Ok(done);
+                }
+                // What lay here is damaged: once more, all from the network.
+                (Err(Error::Corrupt { .. }), Some(partial)) if from > 0 && attempts_left > 0 => partial.discard(),
+                (Err(e @ Error::Corrupt { .. }), Some(partial)) => {
+                    partial.discard();
+                    return Err(e);
+                }
+                // The layer comes first, what would make a second attempt cheap comes last.
+                (Err(e @ Error::DiskFull { .. }), partial) if attempts_left > 0 && !intake.keep_blob => {
+                    drop(partial);
+                    if self.sweep_partials(true)? == 0 {
+                        return Err(e);
+                    }
+                    spool = false;
+                }
+                (Err(e), partial) => {
+                    partial.filter(|_| is_empty).into_iter().for_each(Partial::discard);
+                    return Err(e);
+                }
+            }
+            attempts_left -= 1;
+        }
+    }
+
+    /// The compressed layer, if it was kept.
+    pub(crate) fn kept_blob(&self, want: &Descriptor) -> Option<File> {
+        let file = File::open(self.layout.blob(&want.digest)).ok()?;
+        file.metadata().is_ok_and(|meta| meta.len() == want.size).then_some(file)
+    }
+
+    fn unpack_new(
+        &self,
+        diff_id: &DiffId,
+        want: &Descriptor,
+        input: impl Read,
+        intake: &Intake<'_>,
+    ) -> Result<(Work, LayerRecord), Error> {
+        let work = Work(self.layout.fresh()?);
         let what = format!("layer {}", want.digest);
-        let (fs, list) = (work.join("fs"), work.join("list"));
+        let (fs, list) = (work.0.join("fs"), work.0.join("list"));
         std::fs::create_dir(&fs).map_err(|e| Error::io("create", &fs, e))?;
         std::os::unix::fs::chown(&fs, Some(0), Some(0)).map_err(|e| Error::io("chown", &fs, e))?;
         std::fs::set_permissions(&fs, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .map_err(|e| Error::io("chmod", &fs, e))?;
         let list_file = File::create(&list).map_err(|e| Error::io("create", &list, e))?;
-        let blob = work.join("blob");
-        let copy =
-            if intake.keep_blob { Some(File::create(&blob).map_err(|e| Error::io("create", &blob, e))?) } else { None };
-        let input = Exact { inner: open()?, left: want.size, copy, what: &what };
-        let done = unpack(input, &what, &fs, list_file, intake.progress, intake.cancel)?;
+        let input = Exact { inner: input, left: want.size, what: &what };
+        let progress = |done| intake.observer.event(Progress::Bytes { index: intake.index, done });
+        let done = unpack(input, &what, &fs, list_file, &progress, intake.cancel)?;
         check(&what, &done, diff_id, want)?;
-        if intake.keep_blob {
-            self.keep_blob(&blob, &want.digest)?;
-        }
         let volatile_since = if intake.durable { String::new() } else { self.boot.clone() };
-        Ok(LayerRecord {
+        let record = LayerRecord {
             diff_id: *diff_id,
             blob: done.digest,
             blob_bytes: done.blob_bytes,
@@ -99,7 +171,8 @@ impl Inner {
             entries: done.entries,
             implicit: done.implicit.iter().map(|path| path.bytes().to_vec()).collect(),
             volatile_since,
-        })
+        };
+        Ok((work, record))
     }
 
     /// Writes the record and moves the finished folder to its place.
@@ -107,30 +180,21 @@ impl Inner {
         let target = self.layout.layer(&record.diff_id);
         let bytes = record::encode(record).map_err(|why| Error::corrupt(format!("layer {}", record.diff_id), why))?;
         let file = work.join("record");
-        std::fs::write(&file, bytes).map_err(|e| Error::io("write", &file, e))?;
+        let disk = &*self.layout.disk;
+        disk.write(&file, &bytes).map_err(|e| Error::io("write", &file, e))?;
         if durable {
             // One call for thousands of files; they share a file system with the folder.
-            let folder = File::open(work).map_err(|e| Error::io("open", work, e))?;
-            nix::unistd::syncfs(&folder).map_err(|e| Error::io("sync", work, e.into()))?;
+            disk.sync_system(work).map_err(|e| Error::io("sync", work, e))?;
         }
         if target.symlink_metadata().is_ok() {
             self.discard(&target)?; // damaged, or lost in a power cut
         }
-        std::fs::rename(work, &target).map_err(|e| Error::io("rename to", &target, e))?;
+        disk.rename(work, &target).map_err(|e| Error::io("rename to", &target, e))?;
         if durable {
-            sync_dir(&self.layout.dir("layers")).map_err(|e| Error::io("sync", self.layout.dir("layers"), e))?;
+            let dir = self.layout.dir("layers");
+            disk.sync_folder(&dir).map_err(|e| Error::io("sync", &dir, e))?;
         }
         Ok(())
-    }
-
-    fn keep_blob(&self, part: &Path, digest: &crate::Digest) -> Result<(), Error> {
-        let path = self.layout.blob(digest);
-        let done = || -> io::Result<()> {
-            File::open(part)?.sync_all()?;
-            std::fs::rename(part, &path)?;
-            sync_dir(&self.layout.dir("blobs"))
-        };
-        done().map_err(|e| Error::io("write", &path, e))
     }
 
     /// Waits for the disk once and notes it in every layer that was written without.
@@ -145,8 +209,7 @@ impl Inner {
             return Ok(());
         }
         let dir = self.layout.dir("layers");
-        let folder = File::open(&dir).map_err(|e| Error::io("open", &dir, e))?;
-        nix::unistd::syncfs(&folder).map_err(|e| Error::io("sync", &dir, e.into()))?;
+        self.layout.disk.sync_system(&dir).map_err(|e| Error::io("sync", &dir, e))?;
         for mut record in volatile {
             record.volatile_since.clear();
             let bytes =
@@ -189,7 +252,7 @@ impl Inner {
     pub(crate) fn discard(&self, path: &Path) -> Result<(), Error> {
         let work = Work(self.layout.fresh()?);
         let aside = work.0.join("gone");
-        std::fs::rename(path, &aside).map_err(|e| Error::io("rename", path, e))?;
+        self.layout.disk.rename(path, &aside).map_err(|e| Error::io("rename", path, e))?;
         remove_tree(&work.0)
     }
 }
@@ -227,11 +290,10 @@ fn check(what: &str, done: &Unpacked, diff_id: &DiffId, want: &Descriptor) -> Re
     Ok(())
 }
 
-/// Exactly as many bytes as promised, copied aside where wanted.
+/// Exactly as many bytes as promised.
 struct Exact<'a, R> {
     inner: R,
     left: u64,
-    copy: Option<File>,
     what: &'a str,
 }
 
@@ -245,10 +307,6 @@ impl<R: Read> Read for Exact<'_, R> {
             return Err(io::Error::other(Error::corrupt(self.what, "longer than the manifest says")));
         };
         self.left = left;
-        if let Some(copy) = &mut self.copy {
-            copy.write_all(out.get(..n).unwrap_or_default())
-                .map_err(|e| io::Error::other(Error::io("write a copy of", self.what, e)))?;
-        }
         Ok(n)
     }
 }

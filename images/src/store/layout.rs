@@ -9,6 +9,10 @@
 //!                /list            names and checksums (layer::listing)
 //!                /record          sizes, implicit folders, whether it is known to be on the disk
 //! leases/<owner>                  layer names, one a line
+//! partial/<64 hex>                the beginning of a compressed layer whose transfer broke off (store::partial)
+//!        /<64 hex>.sums           how much of it is known to be on the disk
+//! pins/<32 hex>                   images that no sweep may take, named as in images/
+//! pulls/<unique>                  what running work needs, as in leases/; the file is locked as long as the work runs
 //! signatures/<64 hex>             signatures of the image with this manifest or index that were found good (signature::payload)
 //! locks/<32 hex>                  flock: one process and thread unpacks a layer, the others wait
 //! tmp/<unique>/                   work in progress; swept at open when nobody works
@@ -17,19 +21,27 @@
 //! Layer names are halved because overlayfs takes all lower folders in one page of options on kernels before 6.8. The whole diffID is
 //! in the record and compared.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::disk::Disk;
 use crate::digest::Hasher;
 use crate::{DiffId, Digest, Error, Reference};
 
 pub const FORMAT: &str = "mote image store 1\n";
 
-/// Paths of one store.
+/// Bytes of a file system, and how many of them are still to be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    pub total: u64,
+    pub available: u64,
+}
+
+/// Paths of one store, and the disk they are on.
 pub struct Layout {
     pub root: PathBuf,
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Layout {
@@ -47,11 +59,21 @@ impl Layout {
     pub fn signatures(&self, digest: &Digest) -> PathBuf {
         self.root.join("signatures").join(digest.hex())
     }
+    pub fn partial(&self, digest: &Digest) -> PathBuf {
+        self.root.join("partial").join(digest.hex())
+    }
     pub fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
         self.root.join("locks").join(layer_name(diff_id))
     }
     pub fn dir(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// Room on the file system.
+    pub fn space(&self) -> Result<Space, Error> {
+        let disk = nix::sys::statvfs::statvfs(&self.root).map_err(|e| Error::io("stat", &self.root, e.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.fragment_size());
+        Ok(Space { total: bytes(disk.blocks()), available: bytes(disk.blocks_available()) })
     }
 
     /// A new, empty folder in tmp.
@@ -82,17 +104,19 @@ impl Layout {
         let dir = self.fresh()?;
         let part = dir.join("part");
         let write = || -> std::io::Result<()> {
-            let mut file = File::create(&part)?;
-            file.write_all(bytes)?;
-            if sync {
-                file.sync_all()?;
-            }
-            std::fs::rename(&part, path)?;
-            if sync { sync_dir(path.parent().unwrap_or(path)) } else { Ok(()) }
+            self.disk.write(&part, bytes)?;
+            if sync { self.settle(&part, path) } else { self.disk.rename(&part, path) }
         };
         let done = write().map_err(|e| Error::io("write", path, e));
         let _ = std::fs::remove_dir_all(&dir); // swept at the next open otherwise
         done
+    }
+
+    /// Gives a finished file its place for good: its bytes first, then its name.
+    pub fn settle(&self, part: &Path, path: &Path) -> std::io::Result<()> {
+        self.disk.sync_file(part)?;
+        self.disk.rename(part, path)?;
+        self.disk.sync_folder(path.parent().unwrap_or(path))
     }
 }
 
@@ -104,9 +128,4 @@ pub fn layer_name(diff_id: &DiffId) -> String {
 fn half(mut hex: String) -> String {
     hex.truncate(32);
     hex
-}
-
-/// Makes a rename in this folder last.
-pub fn sync_dir(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
 }

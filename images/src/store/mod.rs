@@ -1,24 +1,34 @@
 //! The store: images, their documents, their unpacked layers. One per `<data-dir>/images`; any number of processes share it.
 
+pub mod disk;
+pub mod gc;
+mod hold;
 pub mod layers;
 pub mod layout;
+pub mod partial;
 pub mod record;
+mod repair;
 mod usage;
 mod verify;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use gc::{GcPolicy, Swept};
+pub use layout::Space;
+pub use repair::{Loan, can_fetch};
 pub use usage::Usage;
-pub use verify::Damage;
+pub use verify::{Damage, Part};
 
 use crate::limits::{DOCUMENT_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, PullOptions, Reference};
-use layout::{FORMAT, Layout, layer_name};
+use disk::{Disk, Real};
+pub(crate) use hold::Names;
+use layout::{FORMAT, Layout};
+use partial::SpoolPolicy;
 use record::ImageRecord;
 
 /// A handle on the store of one folder; clones share it.
@@ -32,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     /// The kernel's boot id: layers not yet settled are good for this boot only.
     pub(crate) boot: String,
+    pub(crate) spool: SpoolPolicy,
 }
 
 /// An image whose every layer is in the store.
@@ -58,23 +69,30 @@ pub struct Layer {
     pub path: PathBuf,
 }
 
-/// Held while something is written into the store: nothing is deleted meanwhile.
+/// Held while the store is changed: nothing is deleted meanwhile. Long work holds what it needs by name instead ([`hold`]).
 pub(crate) struct Writing(#[allow(dead_code)] File);
 
 impl Store {
     /// Opens the store in `dir`, makes it if it is not there, sweeps what a crash left.
     pub fn open(dir: &Path) -> Result<Store, Error> {
-        for name in ["", "blobs", "images", "layers", "leases", "locks", "signatures", "tmp"] {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        Store::open_on(Arc::new(Real), dir, boot, SpoolPolicy::default())
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: &Path, boot: String, spool: SpoolPolicy) -> Result<Store, Error> {
+        for name in
+            ["", "blobs", "images", "layers", "leases", "locks", "partial", "pins", "pulls", "signatures", "tmp"]
+        {
             let path = dir.join(name);
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
             builder.recursive(true).create(&path).map_err(|e| Error::io("create", &path, e))?;
         }
-        let layout = Layout { root: dir.canonicalize().map_err(|e| Error::io("open", dir, e))? };
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let store = Store { inner: Arc::new(Inner { layout, boot }) };
+        let layout = Layout { root: dir.canonicalize().map_err(|e| Error::io("open", dir, e))?, disk };
+        let store = Store { inner: Arc::new(Inner { layout, boot, spool }) };
         store.inner.check_format()?;
         store.inner.sweep()?;
+        store.inner.sweep_partials(false)?;
         Ok(store)
     }
 
@@ -119,62 +137,17 @@ impl Store {
     /// Forgets the image; its layers go with [`Store::prune`] unless another image or a lease holds them.
     pub fn remove(&self, reference: &Reference) -> Result<(), Error> {
         let path = self.inner.layout.image(reference);
-        match std::fs::remove_file(&path) {
-            Ok(()) => layout::sync_dir(&self.inner.layout.dir("images")).map_err(|e| Error::io("sync", &path, e)),
+        let disk = &*self.inner.layout.disk;
+        match disk.unlink(&path) {
+            Ok(()) => {
+                self.pin(reference, false)?;
+                disk.sync_folder(&self.inner.layout.dir("images")).map_err(|e| Error::io("sync", &path, e))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Err(Error::NotFound { what: reference.to_string(), reason: "no such image in the store".to_owned() })
             }
             Err(e) => Err(Error::io("delete", &path, e)),
         }
-    }
-
-    /// Keeps the layers of `image` while `owner` (a container id: letters, digits, `.`, `_`, `-`) lives, also over restarts. Idempotent.
-    pub fn lease(&self, owner: &str, image: &Image) -> Result<(), Error> {
-        let path = self.inner.lease_path(owner)?;
-        let names: String = image.layers.iter().map(|layer| layer_name(&layer.diff_id) + "\n").collect();
-        // No container outlives its kernel.
-        self.inner.layout.replace_for_now(&path, names.as_bytes())
-    }
-
-    /// Ends a lease; no error if there was none.
-    pub fn release(&self, owner: &str) -> Result<(), Error> {
-        let path = self.inner.lease_path(owner)?;
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", &path, e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Owners of all leases.
-    pub fn leases(&self) -> Result<Vec<String>, Error> {
-        names(&self.inner.layout.dir("leases"))
-    }
-
-    /// Deletes layers and blobs that no image and no lease needs; bytes freed. Waits for nobody: refused while something is written.
-    pub fn prune(&self) -> Result<u64, Error> {
-        let _deleting = self.inner.deleting()?.ok_or_else(|| Error::InUse {
-            what: "image store".to_owned(),
-            by: "a running pull, import or pack".to_owned(),
-        })?;
-        let (layers, blobs) = self.inner.needed()?;
-        let mut freed = 0;
-        let dir = self.inner.layout.dir("layers");
-        for name in names(&dir)? {
-            if !layers.contains(&name) {
-                freed += usage::disk_bytes(&dir.join(&name))?;
-                self.inner.discard(&dir.join(&name))?;
-            }
-        }
-        for dir in [self.inner.layout.dir("blobs"), self.inner.layout.dir("signatures")] {
-            for name in names(&dir)? {
-                if !blobs.contains(&name) {
-                    let path = dir.join(&name);
-                    freed += usage::disk_bytes(&path)?;
-                    std::fs::remove_file(&path).map_err(|e| Error::io("delete", &path, e))?;
-                }
-            }
-        }
-        Ok(freed)
     }
 
     /// Waits until every layer is known to be on the disk. Cheap when nothing is outstanding; may take seconds after a pull.
@@ -217,8 +190,13 @@ impl Inner {
         if names(&dir)?.is_empty() {
             return Ok(());
         }
-        let Some(_deleting) = self.deleting()? else { return Ok(()) };
-        names(&dir)?.iter().try_for_each(|name| layers::remove_tree(&dir.join(name)))
+        let Some(deleting) = self.deleting()? else { return Ok(()) };
+        if !self.held()?.is_empty() {
+            return Ok(());
+        }
+        let dead = names(&dir)?;
+        drop(deleting); // new work takes new names
+        dead.iter().try_for_each(|name| layers::remove_tree(&dir.join(name)))
     }
 
     fn lock_file(&self) -> Result<(PathBuf, File), Error> {
@@ -235,7 +213,7 @@ impl Inner {
     }
 
     /// Keeps writers out; `None` while there are any.
-    fn deleting(&self) -> Result<Option<File>, Error> {
+    pub(crate) fn deleting(&self) -> Result<Option<File>, Error> {
         let (path, file) = self.lock_file()?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
@@ -244,19 +222,11 @@ impl Inner {
         }
     }
 
-    fn lease_path(&self, owner: &str) -> Result<PathBuf, Error> {
-        let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        if owner.is_empty() || owner.len() > 200 || owner.starts_with('.') || !owner.bytes().all(fine) {
-            return Err(Error::refused(format!("lease {owner:?}"), "want 1 to 200 letters, digits, '.', '_' or '-'"));
-        }
-        Ok(self.layout.dir("leases").join(owner))
-    }
-
     pub(crate) fn image_record(&self, reference: &Reference) -> Result<Option<ImageRecord>, Error> {
         self.read_image(&self.layout.image(reference))
     }
 
-    fn read_image(&self, path: &Path) -> Result<Option<ImageRecord>, Error> {
+    pub(crate) fn read_image(&self, path: &Path) -> Result<Option<ImageRecord>, Error> {
         let Some(bytes) = read_bounded(path, RECORD_BYTES_MAX)? else { return Ok(None) };
         match record::decode(&bytes) {
             Ok(record) => Ok(Some(record)),
@@ -317,35 +287,6 @@ impl Inner {
         }
         Ok(digest)
     }
-
-    /// Names of layer folders and blobs that images and leases need.
-    pub(crate) fn needed(&self) -> Result<(BTreeSet<String>, BTreeSet<String>), Error> {
-        let (mut layers, mut blobs) = (BTreeSet::new(), BTreeSet::new());
-        let dir = self.layout.dir("images");
-        let mut by_layer = BTreeMap::new();
-        for record in self.layer_records()? {
-            by_layer.insert(record.diff_id, record.blob.hex());
-        }
-        for name in names(&dir)? {
-            // A record that cannot be read (a newer version?) must not cost its layers: nothing is known to be unused then.
-            let path = dir.join(&name);
-            let record = self.read_image(&path)?.ok_or_else(|| {
-                Error::corrupt(
-                    format!("image record {}", path.display()),
-                    "cannot be read; delete it, or use a newer mote",
-                )
-            })?;
-            layers.extend(record.layers.iter().chain(&record.top).map(layer_name));
-            blobs.extend([record.config.hex(), record.manifest.hex(), record.resolved.hex()]);
-            blobs.extend(record.layers.iter().filter_map(|diff_id| by_layer.get(diff_id).cloned()));
-        }
-        let dir = self.layout.dir("leases");
-        for name in names(&dir)? {
-            let text = read_bounded(&dir.join(name), RECORD_BYTES_MAX)?.unwrap_or_default();
-            layers.extend(String::from_utf8_lossy(&text).lines().map(str::to_owned));
-        }
-        Ok((layers, blobs))
-    }
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -382,3 +323,6 @@ pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Err
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod crash;

@@ -105,8 +105,8 @@ fn damage_is_found() {
     std::fs::write(tmp.path().join("images/blobs").join(image.id.hex()), "{}").unwrap();
     let damage = store.verify(&Silent, &Cancel::default()).unwrap();
     assert_eq!(
-        damage.iter().map(|d| d.what.as_str()).collect::<Vec<_>>(),
-        [format!("blob {}", image.id).as_str(), "image docker.io/library/a:latest"]
+        damage.iter().map(|d| d.part.to_string()).collect::<Vec<_>>(),
+        [format!("blob {}", image.id), "image docker.io/library/a:latest".to_owned()]
     );
     assert!(store.find(&image.reference).unwrap().is_none());
 }
@@ -146,12 +146,20 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
         (other, right.clone(), "its archive has the diffID"),
     ];
     let cancel = Cancel::default();
-    let intake = Intake { keep_blob: true, durable: true, progress: &|_| {}, cancel: &cancel };
-    let open = || -> Result<Box<dyn Read + '_>, Error> { Ok(Box::new(blob.as_slice())) };
+    let intake = |keep_blob, durable| Intake {
+        keep_blob,
+        spool: true,
+        durable,
+        anew: false,
+        index: 0,
+        observer: &Silent,
+        cancel: &cancel,
+    };
+    let open = |_| -> Result<Box<dyn Read + '_>, Error> { Ok(Box::new(blob.as_slice())) };
     for (diff_id, want, why) in table {
-        let error = store.inner.take_in(&diff_id, &want, &open, &intake).unwrap_err();
+        let error = store.inner.take_in(&diff_id, &want, &open, &intake(true, true)).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(why), "want {why:?}, got {error}");
-        for name in ["layers", "tmp", "blobs"] {
+        for name in ["layers", "tmp", "blobs", "partial"] {
             assert!(names(&tmp.path().join("images").join(name)).unwrap().is_empty(), "{name} after {why:?}");
         }
     }
@@ -159,12 +167,7 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
     let fresh: Vec<bool> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                scope.spawn(|| {
-                    let cancel = Cancel::default();
-                    let intake = Intake { keep_blob: false, durable: false, progress: &|_| {}, cancel: &cancel };
-                    let open = || -> Result<Box<dyn Read + '_>, Error> { Ok(Box::new(blob.as_slice())) };
-                    store.inner.take_in(&record.diff_id, &right, &open, &intake).unwrap().1
-                })
+                scope.spawn(|| store.inner.take_in(&record.diff_id, &right, &open, &intake(false, false)).unwrap().1)
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

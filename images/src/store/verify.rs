@@ -1,6 +1,7 @@
 //! Finds damage without a network: documents by their digest, layers by their listing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +13,7 @@ use super::{Inner, names};
 use crate::digest::Hasher;
 use crate::layer::listing::{self, Line};
 use crate::limits::STAGE_BUFFER_BYTES;
-use crate::{Cancel, Digest, Error, Observer, Progress};
+use crate::{Cancel, DiffId, Digest, Error, Observer, Progress};
 
 /// Findings per layer that are listed; beyond it the layer is lost anyway.
 const FINDINGS_MAX: usize = 20;
@@ -20,9 +21,28 @@ const FINDINGS_MAX: usize = 20;
 /// What `verify` found wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
-    /// `image REF`, `layer sha256:…`, `blob sha256:…`.
-    pub what: String,
+    pub part: Part,
     pub why: String,
+}
+
+/// A part of the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// By its reference.
+    Image(String),
+    Layer(DiffId),
+    /// By 64 hex digits (or whatever name it has).
+    Blob(String),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Image(reference) => write!(f, "image {reference}"),
+            Part::Layer(diff_id) => write!(f, "layer {diff_id}"),
+            Part::Blob(hex) => write!(f, "blob sha256:{hex}"),
+        }
+    }
 }
 
 pub(super) fn verify(inner: &Inner, observer: &dyn Observer, cancel: &Cancel) -> Result<Vec<Damage>, Error> {
@@ -30,26 +50,37 @@ pub(super) fn verify(inner: &Inner, observer: &dyn Observer, cancel: &Cancel) ->
     let dir = inner.layout.dir("blobs");
     for name in names(&dir)? {
         cancel.check()?;
-        let what = format!("blob sha256:{name}");
         match hash(&dir.join(&name), cancel) {
             Ok(digest) if digest.hex() == name => {}
-            Ok(_) => damage.push(Damage { what, why: "its bytes have another digest".to_owned() }),
+            Ok(_) => damage.push(Damage { part: Part::Blob(name), why: "its bytes have another digest".to_owned() }),
             Err(Error::Cancelled) => return Err(Error::Cancelled),
-            Err(e) => damage.push(Damage { what, why: e.to_string() }),
+            Err(e) => damage.push(Damage { part: Part::Blob(name), why: e.to_string() }),
         }
     }
     for (index, record) in inner.layer_records()?.iter().enumerate() {
+        if !inner.is_settled(record) {
+            continue; // counts as absent: a power cut may have taken parts of it
+        }
         for why in layer(inner, record, cancel)? {
-            damage.push(Damage { what: format!("layer {}", record.diff_id), why });
+            damage.push(Damage { part: Part::Layer(record.diff_id), why });
         }
         observer.event(Progress::Extracted { index, diff_id: record.diff_id, bytes: record.file_bytes });
     }
     for record in inner.image_records()? {
-        let what = || format!("image {}", record.reference);
+        let part = Part::Image(record.reference.clone());
+        let documents = [record.manifest, record.resolved];
         match inner.image(&record) {
-            Ok(Some(_)) => {}
-            Ok(None) => damage.push(Damage { what: what(), why: "a layer or its configuration is missing".to_owned() }),
-            Err(e) => damage.push(Damage { what: what(), why: e.to_string() }),
+            Ok(Some(_)) => {
+                for digest in documents {
+                    // A damaged one was found above.
+                    if inner.layout.blob(&digest).symlink_metadata().is_err() {
+                        damage.push(Damage { part: part.clone(), why: format!("its document {digest} is missing") });
+                        break;
+                    }
+                }
+            }
+            Ok(None) => damage.push(Damage { part, why: "a layer or its configuration is missing".to_owned() }),
+            Err(e) => damage.push(Damage { part, why: e.to_string() }),
         }
     }
     Ok(damage)

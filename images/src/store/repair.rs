@@ -1,0 +1,254 @@
+//! Making whole again: damaged or missing documents and layers are fetched anew, just those, by digest; and compressed layers that were
+//! dropped after unpacking come back when someone needs them (push, export). What no registry has is left as it is and said.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use super::hold::Names;
+use super::partial::Spooled;
+use super::record::ImageRecord;
+use super::verify::Part;
+use super::{Damage, Inner, Store};
+use crate::layer::hashing::Hashing;
+use crate::manifest::{self, Descriptor, Document, Manifest};
+use crate::pull::{BlobPolicy, PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
+use crate::registry::blob::Blob;
+use crate::registry::client::Client;
+use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Reference, Registries};
+
+/// Whether the registry would give an image again. One that wants other credentials than ours is there, and so are they who have them.
+pub fn can_fetch(reference: &Reference, digest: &Digest, registries: &Registries, cancel: &Cancel) -> bool {
+    let asked = Client::new(reference, None, registries, cancel)
+        .and_then(|client| client.get(&format!("manifests/{digest}"), &[("accept", manifest::accept())]).map(drop));
+    match asked {
+        Ok(()) | Err(Error::Unauthorized { .. }) => true,
+        Err(e) => {
+            log::info!("image {reference} stays: {e}");
+            false
+        }
+    }
+}
+
+/// Compressed layers that are in the store for a while; those that were fetched for it go when this is dropped.
+pub struct Loan {
+    store: Store,
+    fetched: Vec<Descriptor>,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        for blob in &self.fetched {
+            let _ = self.store.inner.layout.disk.unlink(&self.store.inner.layout.blob(&blob.digest)); // a sweep takes it
+        }
+    }
+}
+
+impl Store {
+    /// Fetches anew what `verify` found damaged or missing; what is still wrong after that, and why. Layers a container uses are not
+    /// replaced under it.
+    pub fn repair(
+        &self,
+        damage: &[Damage],
+        options: &PullOptions,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Vec<Damage>, Error> {
+        let inner = &*self.inner;
+        let mut left = Vec::new();
+        let leased = inner.leased()?.layers;
+        let mut anew: BTreeSet<DiffId> = BTreeSet::new();
+        for found in damage {
+            match &found.part {
+                Part::Layer(diff_id) if leased.contains(&super::layout::layer_name(diff_id)) => {
+                    let why = format!("{}; a container uses it: stop it, then repair", found.why);
+                    left.push(Damage { part: found.part.clone(), why });
+                }
+                Part::Layer(diff_id) => drop(anew.insert(*diff_id)),
+                Part::Blob(_) | Part::Image(_) => {}
+            }
+        }
+        let lost: BTreeSet<&str> = damage
+            .iter()
+            .filter_map(|found| if let Part::Blob(hex) = &found.part { Some(hex.as_str()) } else { None })
+            .collect();
+        for hex in &lost {
+            // Whatever it was: it is not what its name says.
+            let path = inner.layout.dir("blobs").join(hex);
+            inner.layout.disk.unlink(&path).map_err(|e| Error::io("delete", &path, e))?;
+        }
+        let mut restored = BTreeSet::new();
+        for record in inner.image_records()? {
+            cancel.check()?;
+            let is_hurt = record.layers.iter().any(|diff_id| anew.contains(diff_id))
+                || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
+                || !matches!(inner.image(&record), Ok(Some(_)));
+            if !is_hurt {
+                continue;
+            }
+            match inner.restore(&record, &anew, options, observer, cancel) {
+                Ok(()) => {
+                    anew.retain(|diff_id| !record.layers.contains(diff_id));
+                    restored.insert(record.reference);
+                }
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(e) => left.push(Damage { part: Part::Image(record.reference), why: e.to_string() }),
+            }
+        }
+        // Layers of no image: nobody needs them, nobody knows where from.
+        for diff_id in anew {
+            if !left.iter().any(|found| matches!(found.part, Part::Image(_))) {
+                inner.discard(&inner.layout.layer(&diff_id))?;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Makes every compressed layer of an image be here, fetching those that were dropped.
+    pub fn borrow_blobs(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Loan, Error> {
+        let inner = &*self.inner;
+        let absent = |reason: &str| Error::NotFound { what: reference.to_string(), reason: reason.to_owned() };
+        let record = inner.image_record(reference)?.ok_or_else(|| absent("no such image in the store"))?;
+        let manifest = inner.manifest(&record)?.ok_or_else(|| absent("its manifest is missing"))?;
+        let mut loan = Loan { store: self.clone(), fetched: Vec::new() };
+        let missing: Vec<(usize, &Descriptor)> =
+            manifest.layers.iter().enumerate().filter(|(_, blob)| inner.kept_blob(blob).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(loan);
+        }
+        if record.local {
+            return Err(absent(
+                "its compressed layers were not kept, and it is in no registry; import it with --keep-blobs",
+            ));
+        }
+        let client = Client::new(reference, options.credentials.clone(), &options.registries, cancel)?;
+        let bytes = missing.iter().map(|(_, blob)| blob.size).sum();
+        observer.event(Progress::Resolved { manifest: record.manifest, layers: manifest.layers.len(), bytes });
+        for (index, blob) in missing {
+            observer.event(Progress::Layer { index, digest: blob.digest, bytes: blob.size });
+            inner.fetch_blob(&client, blob, index, observer, cancel)?;
+            if options.blobs == BlobPolicy::Drop || !options.blobs.keeps(inner) {
+                loan.fetched.push(blob.clone());
+            }
+        }
+        Ok(loan)
+    }
+}
+
+impl Inner {
+    /// The manifest of an image, if it is here and whole.
+    pub(crate) fn manifest(&self, record: &ImageRecord) -> Result<Option<Manifest>, Error> {
+        let Some(bytes) = self.read_blob(&record.manifest)? else { return Ok(None) };
+        match manifest::parse(&bytes, "", &record.reference)? {
+            Document::Manifest(manifest) => Ok(Some(manifest)),
+            Document::Index(_) => Err(Error::corrupt(record.reference.clone(), "its manifest is an index")),
+        }
+    }
+
+    /// Brings back what an image lacks, and the layers of `anew` even if they are here.
+    fn restore(
+        &self,
+        record: &ImageRecord,
+        anew: &BTreeSet<DiffId>,
+        options: &PullOptions,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<(), Error> {
+        let what = record.reference.clone();
+        let reference: Reference = what.parse()?;
+        let gone = |what: String| {
+            let reason = "it was packed or imported here: no registry has it".to_owned();
+            Error::NotFound { what, reason }
+        };
+        let client = Client::new(&reference, options.credentials.clone(), &options.registries, cancel)?;
+        let writing = self.writing()?;
+        let held = self.hold(&Names::of(record))?;
+        drop(writing);
+        for digest in [record.resolved, record.manifest] {
+            if self.read_blob(&digest)?.is_none() {
+                if record.local {
+                    return Err(gone(format!("{what}: document {digest}")));
+                }
+                self.write_blob(&document(self, &client, &digest.to_string())?.0)?;
+            }
+        }
+        let manifest = self.manifest(record)?.ok_or_else(|| gone(what.clone()))?;
+        if self.read_blob(&record.config)?.is_none() {
+            if record.local {
+                return Err(gone(format!("{what}: configuration {}", record.config)));
+            }
+            self.write_blob(&config_bytes(self, &client, &manifest.config)?)?;
+        }
+        let config = self.read_blob(&record.config)?.unwrap_or_default();
+        let (_, diff_ids) = ImageConfig::parse(&config, &what)?;
+        let wanted = plan(&manifest, &diff_ids, &what)?;
+        let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + '_>, Error> {
+            if record.local {
+                return Err(gone(format!("{what}: layer {}", layer.blob.digest)));
+            }
+            let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
+            Ok(Box::new(blob.starting_at(at)))
+        };
+        let how = Taking { keep_blobs: false, spool: !record.local, durable: true, anew: Some(anew) };
+        take_in_all(self, record.manifest, &wanted, &source, &how, observer, cancel)?;
+        drop(held);
+        match self.image(record)? {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(what, "a layer vanished while the image was repaired")),
+        }
+    }
+
+    /// Fetches a compressed layer into `blobs/`, on from where an earlier attempt stopped.
+    fn fetch_blob(
+        &self,
+        client: &Client,
+        want: &Descriptor,
+        index: usize,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<(), Error> {
+        let what = format!("layer {}", want.digest);
+        let _writing = self.writing()?;
+        loop {
+            let by = "another process, which fetches it".to_owned();
+            let partial = self.partial(&want.digest)?.ok_or_else(|| Error::InUse { what: what.clone(), by })?;
+            let from = partial.length();
+            let blob = Blob::new(client, &want.digest, want.size, index, observer).starting_at(from);
+            let mut hashing = Hashing::new(Spooled::new(Some(partial), true, want.size, blob), want.size);
+            let done = drain(&mut hashing, cancel, |done| observer.event(Progress::Bytes { index, done }));
+            let (hasher, _, spooled) = hashing.finish();
+            let partial = spooled.into_partial();
+            done.map_err(|e| match e.downcast::<Error>() {
+                Ok(own) => own,
+                Err(e) => Error::corrupt(what.clone(), e.to_string()),
+            })?;
+            let digest = hasher.digest();
+            match partial {
+                Some(partial) if digest == want.digest => return partial.keep(&self.layout.blob(&want.digest)),
+                Some(partial) => partial.discard(),
+                None => {}
+            }
+            if from == 0 {
+                return Err(Error::corrupt(what, format!("its bytes have the digest {digest}")));
+            }
+        }
+    }
+}
+
+fn drain<R: Read>(from: &mut Hashing<R>, cancel: &Cancel, told: impl Fn(u64)) -> std::io::Result<()> {
+    use std::io::BufRead;
+    loop {
+        cancel.check().map_err(std::io::Error::other)?;
+        let n = from.fill_buf()?.len();
+        if n == 0 {
+            return Ok(());
+        }
+        from.consume(n);
+        told(from.total());
+    }
+}
