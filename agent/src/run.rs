@@ -29,8 +29,8 @@ pub(crate) struct Start<'a> {
     pub(crate) manifests: Option<PathBuf>,
     pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) kubelet_port: u16,
-    pub(crate) registries: mote_images::Registries,
     pub(crate) image_gc: mote_images::GcPolicy,
+    pub(crate) registries: mote_images::Registries,
 }
 
 /// The agent at work.

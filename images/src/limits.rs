@@ -50,6 +50,18 @@ pub const HOST_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const NAME_SERVERS_MAX: usize = 3;
 /// Bytes of a record of the store (image or layer).
 pub const RECORD_BYTES_MAX: u64 = 1 << 20;
+/// A layer that arrives within this time is fetched from its start when a pull is begun again; one that takes longer is spooled.
+pub const SPOOL_WORTH: std::time::Duration = std::time::Duration::from_secs(2);
+/// A power cut costs at most so much time of a spooled transfer (each step is two waits for the disk).
+pub const SPOOL_SYNC_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+/// Bytes between two looks at whether spooling is worth it.
+pub const JUDGE_EVERY_BYTES: u64 = 1 << 20;
+/// Bytes of all partial layers; the oldest go first.
+pub const PARTIALS_BYTES_MAX: u64 = 4 << 30;
+/// A partial layer that nobody asked for so long goes.
+pub const PARTIAL_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+/// Size of a disk on which compressed layers are kept beside the unpacked ones.
+pub const ROOMY_DISK_BYTES: u64 = 512 << 30;
 /// Places (mirrors and the registry itself) that are asked for one repository.
 pub const ENDPOINTS_MAX: usize = 16;
 /// Bytes of a credential helper's answer.
@@ -64,15 +76,3 @@ pub const INDEX_DOCUMENTS_MAX: usize = 16;
 pub const SIGNATURES_MAX: usize = 64;
 /// Bytes of one signed document or bundle (with its proofs some ten thousand).
 pub const SIGNATURE_BYTES_MAX: u64 = 256 << 10;
-/// A layer that arrives within this time is fetched from its start when a pull is begun again; one that takes longer is spooled.
-pub const SPOOL_WORTH: std::time::Duration = std::time::Duration::from_secs(2);
-/// A power cut costs at most so much time of a spooled transfer (each step is two waits for the disk).
-pub const SPOOL_SYNC_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
-/// Bytes between two looks at whether spooling is worth it.
-pub const JUDGE_EVERY_BYTES: u64 = 1 << 20;
-/// Bytes of all partial layers; the oldest go first.
-pub const PARTIALS_BYTES_MAX: u64 = 4 << 30;
-/// A partial layer that nobody asked for so long goes.
-pub const PARTIAL_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
-/// Size of a disk on which compressed layers are kept beside the unpacked ones.
-pub const ROOMY_DISK_BYTES: u64 = 512 << 30;

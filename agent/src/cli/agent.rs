@@ -53,8 +53,8 @@ struct Options {
     cluster_cidr: Option<Cidr>,
     service_cidr: Option<Cidr>,
     cgroup_parent: String,
-    registries: mote_images::Registries,
     image_gc: mote_images::GcPolicy,
+    registries: mote_images::Registries,
 }
 
 fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
@@ -70,8 +70,8 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
         cluster_cidr: None,
         service_cidr: None,
         cgroup_parent: "mote".into(),
-        registries: mote_images::Registries::default(),
         image_gc: mote_images::GcPolicy::default(),
+        registries: mote_images::Registries::default(),
     };
     while let Some(arg) = parser.next()? {
         match arg {
@@ -86,15 +86,15 @@ fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
             lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = Some(value(parser, "--cluster-cidr")?),
             lexopt::Arg::Long("service-cidr") => options.service_cidr = Some(value(parser, "--service-cidr")?),
             lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
-            lexopt::Arg::Long(name) if is_registry_flag(name) => {
-                let name = name.to_owned();
-                registry_flag(&name, parser, &mut options.registries)?;
-            }
             lexopt::Arg::Long("image-gc-high-threshold") => {
                 options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
             }
             lexopt::Arg::Long("image-gc-low-threshold") => {
                 options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
+            }
+            lexopt::Arg::Long(name) if is_registry_flag(name) => {
+                let name = name.to_owned();
+                registry_flag(&name, parser, &mut options.registries)?;
             }
             lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
             other => return Err(other.unexpected().into()),
@@ -179,8 +179,8 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         manifests: options.manifests.clone(),
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
-        registries: options.registries.completed(&instance.data),
         image_gc: options.image_gc,
+        registries: options.registries.completed(&instance.data),
     })
     .await?;
     println!("node             {}", options.node_name);

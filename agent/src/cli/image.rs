@@ -23,7 +23,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 const HELP: &str = "mote image: the image store
 
-usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs | --drop-blobs]
+usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs | --drop-blobs] 
                            [--user NAME --password-file FILE] [registry options]
                                    a pull that was cut off, killed or lost its power goes on where it stopped
        mote image ls               images and what they take on the disk
@@ -189,10 +189,11 @@ fn file(text: &str) -> Result<(String, PathBuf, u32), lexopt::Error> {
     Ok((path.to_owned(), source.into(), mode))
 }
 
-fn execute(verb: &str, mut args: Args) -> Result<ExitCode, Failure> {
+fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
     let usage = |why: &str| Failure::Usage(format!("image {verb}: {why}"));
     let cancel = on_interrupt();
     let data_dir = args.data_dir.clone().unwrap_or_else(super::data_dir);
+    let mut args = args;
     args.registries = std::mem::take(&mut args.registries).completed(&data_dir);
     let store = Store::open(&data_dir.join("images"))?;
     match (verb, args.words.as_slice()) {

@@ -55,8 +55,8 @@ struct Options {
     cgroup_parent: String,
     manifests: Option<PathBuf>,
     apply: Vec<PathBuf>,
-    registries: mote_images::Registries,
     image_gc: mote_images::GcPolicy,
+    registries: mote_images::Registries,
     demo: bool,
     patience: Patience,
 }
@@ -74,8 +74,8 @@ impl Options {
             cgroup_parent: "mote".into(),
             manifests: None,
             apply: Vec::new(),
-            registries: mote_images::Registries::default(),
             image_gc: mote_images::GcPolicy::default(),
+            registries: mote_images::Registries::default(),
             demo: false,
             patience: Patience::default(),
         };
@@ -91,15 +91,15 @@ impl Options {
                 lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
                 lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
                 lexopt::Arg::Long("apply") => options.apply.push(path(parser)?),
-                lexopt::Arg::Long(name) if is_registry_flag(name) => {
-                    let name = name.to_owned();
-                    registry_flag(&name, parser, &mut options.registries)?;
-                }
                 lexopt::Arg::Long("image-gc-high-threshold") => {
                     options.image_gc.high_percent = percent(parser, "--image-gc-high-threshold")?;
                 }
                 lexopt::Arg::Long("image-gc-low-threshold") => {
                     options.image_gc.low_percent = percent(parser, "--image-gc-low-threshold")?;
+                }
+                lexopt::Arg::Long(name) if is_registry_flag(name) => {
+                    let name = name.to_owned();
+                    registry_flag(&name, parser, &mut options.registries)?;
                 }
                 lexopt::Arg::Long("node-monitor-grace-period") => {
                     options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
@@ -169,8 +169,8 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         manifests: options.manifests.clone(),
         node_ip: options.node_ip,
         kubelet_port: 0,
-        registries: options.registries.clone().completed(&instance.data),
         image_gc: options.image_gc,
+        registries: options.registries.clone().completed(&instance.data),
     })
     .await?;
     let agent = running.agent.clone();

@@ -156,11 +156,16 @@ impl Cut {
         match node {
             Node::File { mode, bytes } => {
                 let mut part = bytes.len();
+                // What was synced stays; of the rest a part may have come.
+                let synced = match durable {
+                    Some(Node::File { bytes: synced, .. }) if bytes.starts_with(synced) => synced.len(),
+                    _ => 0,
+                };
                 if let Luck::Coin(seed) = luck
                     && late
                     && coin(seed).is_multiple_of(2)
                 {
-                    part = coin(seed) as usize % (bytes.len() + 1);
+                    part = synced + coin(seed) as usize % (bytes.len() - synced + 1);
                 }
                 std::fs::write(to, &bytes[..part]).unwrap();
                 std::fs::set_permissions(to, PermissionsExt::from_mode(*mode)).unwrap();
@@ -271,6 +276,7 @@ fn no_cut_leaves_anything_wrong() {
     // A damaged layer is replaced.
     let image = store.find(&names[2]).unwrap().unwrap();
     std::fs::write(image.layers[0].path.join("etc/deep/d"), "?").unwrap();
+    scan_one(&image.layers[0].path.join("etc/deep/d"), &mut fake.0.lock().unwrap().durable);
     let damage = store.verify(&Silent, &Cancel::default()).unwrap();
     assert!(store.repair(&damage, &PullOptions::default(), &Silent, &Cancel::default()).unwrap().is_empty());
     server.script.cut_every.store(0, std::sync::atomic::Ordering::Relaxed);

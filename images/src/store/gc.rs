@@ -348,9 +348,9 @@ impl Inner {
             disk.rename(&from, &work.join("gone")).map_err(|e| Error::io("rename", &from, e))?;
             aside.push(work);
         }
-        // Kept signatures are small: they go with their image, uncounted.
-        let (needed, dir) = (self.needed()?, self.layout.dir("signatures"));
-        for name in names(&dir)?.iter().filter(|name| !needed.blobs.contains(*name)) {
+        // Signatures go with the document they are about.
+        let (dir, needed) = (self.layout.dir("signatures"), self.needed()?.blobs);
+        for name in names(&dir)?.iter().filter(|name| !needed.contains(*name)) {
             disk.unlink(&dir.join(name)).map_err(|e| Error::io("delete", dir.join(name), e))?;
         }
         drop(deleting);

@@ -56,11 +56,11 @@ impl Layout {
         hasher.update(reference.to_string().as_bytes());
         self.root.join("images").join(half(hasher.digest().hex()))
     }
-    pub fn signatures(&self, digest: &Digest) -> PathBuf {
-        self.root.join("signatures").join(digest.hex())
-    }
     pub fn partial(&self, digest: &Digest) -> PathBuf {
         self.root.join("partial").join(digest.hex())
+    }
+    pub fn signatures(&self, digest: &Digest) -> PathBuf {
+        self.root.join("signatures").join(digest.hex())
     }
     pub fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
         self.root.join("locks").join(layer_name(diff_id))

@@ -81,6 +81,7 @@ impl Store {
             cancel.check()?;
             let is_hurt = record.layers.iter().any(|diff_id| anew.contains(diff_id))
                 || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
+                || damage.iter().any(|found| matches!(&found.part, Part::Image(name) if *name == record.reference))
                 || !matches!(inner.image(&record), Ok(Some(_)));
             if !is_hurt {
                 continue;
