@@ -124,8 +124,8 @@ pub(crate) async fn signalled() {
 }
 
 /// The flags of every command that asks registries.
-pub(crate) const REGISTRY_HELP: &str = "\
-  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
+pub(crate) const REGISTRY_HELP: &str =
+    "  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
   --ca FILE                trust anchors (PEM) beside the system's
   --hosts-dir DIR          mirrors and certificates by registry, laid out as containerd's certs.d (may be repeated;
                            default: certs.d in the data folder, /etc/containerd/certs.d, /etc/docker/certs.d)
