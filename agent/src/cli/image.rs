@@ -13,7 +13,7 @@ use mote_images::{
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 
-use super::options::{REGISTRY_HELP, is_registry_flag, registry_flag};
+use super::registries::{REGISTRY_HELP, is_registry_flag, registry_flag};
 use crate::progress::{Shown, bytes_text};
 
 /// Status after SIGINT, as shells have it.

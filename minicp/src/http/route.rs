@@ -13,7 +13,7 @@ use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 use super::answer::{self, Answer};
 use super::{App, BODY_TIMEOUT, discovery, openapi, resource};
 use crate::api::request::{Query, Target, decode};
-use crate::auth::{Attributes, UserInfo, authorize};
+use crate::auth::{Attributes, UserInfo, authorize, tokens};
 
 /// What of a request its handlers see.
 pub(crate) struct Asked {
@@ -47,7 +47,7 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
     }
     let user = match user {
         Some(user) => user,
-        None => match app.tokens.user(head.headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok())) {
+        None => match bearer(app, &head.headers).await {
             Some(user) => Rc::new(user),
             None => return answer::status(&Status::unauthorized()),
         },
@@ -62,6 +62,21 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
             }
             answer::status(&status)
         }
+    }
+}
+
+/// Whom a bearer token proves its sender to be.
+async fn bearer(app: &App, headers: &HeaderMap) -> Option<UserInfo> {
+    let token = tokens::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?;
+    match app.tokens.joining(token) {
+        Some(user) => Some(user),
+        None => match app.api.account_of(&app.tokens.accounts, token, &[]).await {
+            Ok(claims) => Some(claims.user()),
+            Err(why) => {
+                log::debug!("refuse bearer token: {why}");
+                None
+            }
+        },
     }
 }
 
