@@ -30,8 +30,12 @@ pub const EXTENSIONS_PER_ENTRY_MAX: usize = 8;
 pub const XATTRS_PER_ENTRY_MAX: usize = 256;
 /// Data segments of one sparse file.
 pub const SPARSE_SEGMENTS_MAX: usize = 64 * 1024;
+/// Hard links of one layer to files of the layers below.
+pub const LINKS_BELOW_MAX: usize = 64 * 1024;
 /// Window of a zstd frame (what the reference decoder allows without a flag).
 pub const ZSTD_WINDOW_BYTES_MAX: u64 = 128 << 20;
+/// Window that every thread may have at once; one decoder at a time has a larger one (16 MiB are all a pull should need).
+pub const ZSTD_WINDOW_SHARED_BYTES_MAX: u64 = 4 << 20;
 /// Threads that fetch and unpack layers at once.
 pub const UNPACK_THREADS_MAX: usize = 4;
 /// Bytes of the buffer between two stages of a layer's way to disk.

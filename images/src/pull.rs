@@ -176,9 +176,10 @@ pub(crate) fn pull(
 pub(crate) fn finish(
     inner: &Inner,
     reference: &Reference,
-    record: ImageRecord,
+    mut record: ImageRecord,
     observer: &dyn Observer,
 ) -> Result<Image, Error> {
+    record.top = inner.settle_top(&reference.to_string(), &record.layers)?;
     inner.write_image(reference, &record)?;
     let image = inner
         .image(&record)?

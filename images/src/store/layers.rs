@@ -162,6 +162,10 @@ impl Inner {
         let progress = |done| intake.observer.event(Progress::Bytes { index: intake.index, done });
         let done = unpack(input, &what, &fs, list_file, &progress, intake.cancel)?;
         check(&what, &done, diff_id, want)?;
+        if !done.open.is_empty() {
+            let path = work.0.join("open");
+            File::create(&path).and_then(|file| done.open.write(file)).map_err(|e| Error::io("write", &path, e))?;
+        }
         let volatile_since = if intake.durable { String::new() } else { self.boot.clone() };
         let record = LayerRecord {
             diff_id: *diff_id,
@@ -169,7 +173,7 @@ impl Inner {
             blob_bytes: done.blob_bytes,
             file_bytes: done.file_bytes,
             entries: done.entries,
-            implicit: done.implicit.iter().map(|path| path.bytes().to_vec()).collect(),
+            implicit: Vec::new(), // in the file `open`: there may be many
             volatile_since,
         };
         Ok((work, record))
@@ -233,7 +237,7 @@ impl Inner {
         Ok(found)
     }
 
-    fn lock_layer(&self, diff_id: &DiffId, cancel: &Cancel) -> Result<File, Error> {
+    pub(crate) fn lock_layer(&self, diff_id: &DiffId, cancel: &Cancel) -> Result<File, Error> {
         let path = self.layout.layer_lock(diff_id);
         let file = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
         loop {

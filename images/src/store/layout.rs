@@ -7,7 +7,8 @@
 //! images/<32 hex>                 one record per reference, named by the first half of sha256(reference)
 //! layers/<32 hex>/fs              a layer, named by the first half of its diffID: overlayfs lower folder
 //!                /list            names and checksums (layer::listing)
-//!                /record          sizes, implicit folders, whether it is known to be on the disk
+//!                /open            what only the layers below can answer (layer::open); absent if nothing is
+//!                /record          sizes, whether it is known to be on the disk
 //! leases/<owner>                  layer names, one a line
 //! partial/<64 hex>                the beginning of a compressed layer whose transfer broke off (store::partial)
 //!        /<64 hex>.sums           how much of it is known to be on the disk

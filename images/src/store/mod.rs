@@ -8,6 +8,7 @@ pub mod layout;
 pub mod partial;
 pub mod record;
 mod repair;
+mod top;
 mod usage;
 mod verify;
 

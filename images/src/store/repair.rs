@@ -79,7 +79,7 @@ impl Store {
         let mut restored = BTreeSet::new();
         for record in inner.image_records()? {
             cancel.check()?;
-            let is_hurt = record.layers.iter().any(|diff_id| anew.contains(diff_id))
+            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| anew.contains(diff_id))
                 || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
                 || damage.iter().any(|found| matches!(&found.part, Part::Image(name) if *name == record.reference))
                 || !matches!(inner.image(&record), Ok(Some(_)));
@@ -88,7 +88,7 @@ impl Store {
             }
             match inner.restore(&record, &anew, options, observer, cancel) {
                 Ok(()) => {
-                    anew.retain(|diff_id| !record.layers.contains(diff_id));
+                    anew.retain(|diff_id| !record.layers.contains(diff_id) && record.top != Some(*diff_id));
                     restored.insert(record.reference);
                 }
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
@@ -197,6 +197,14 @@ impl Inner {
         };
         let how = Taking { keep_blobs: false, spool: !record.local, durable: true, anew: Some(anew) };
         take_in_all(self, record.manifest, &wanted, &source, &how, observer, cancel)?;
+        // The top layer is made of links into the others.
+        if let Some(top) = record.top {
+            let path = self.layout.layer(&top);
+            if path.symlink_metadata().is_ok() {
+                self.discard(&path)?;
+            }
+            self.settle_top(&what, &record.layers)?;
+        }
         drop(held);
         match self.image(record)? {
             Some(_) => Ok(()),
