@@ -84,6 +84,8 @@ fn an_exec_by_a_file_may_be_detached() {
     assert_eq!(std::fs::read_to_string(bundle.rootfs("tmp/done")).unwrap(), "5 6 7 y /tmp\n");
     let pids: Vec<i64> = serde_json::from_str(&bundle.ok(&["ps", "--format", "json", "ID"])).unwrap();
     assert!(pids.len() >= 2 && pids.contains(&pid.trim().parse().unwrap()), "{pids:?}");
+    let table = bundle.ok(&["ps", "ID"]);
+    assert!(table.contains("PID") && table.contains(pid.trim()), "{table}");
     bundle.ok(&["delete", "--force", "ID"]);
     bundle.nothing_left();
 }

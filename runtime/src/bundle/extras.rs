@@ -2,9 +2,7 @@
 
 use super::tree::{fields, filled, flag, list, number, small, strings, text};
 use super::{BundleError, invalid};
-use crate::container::extras::{
-    Extras, Hook, Hooks, ID_MAP_LINES_MAX, IdMap, MountMaps, NetworkDevice, ProcessExtras, Scheduler,
-};
+use crate::container::extras::{Extras, Hook, Hooks, ID_MAP_LINES_MAX, IdMap, MountMaps, ProcessExtras, Scheduler};
 use serde_json::Value;
 
 pub(super) fn extras(
@@ -29,6 +27,9 @@ pub(super) fn extras(
     if linux.get("intelRdt").is_some_and(|v| !v.is_null()) {
         warnings.push("linux.intelRdt: Intel RDT is not applied by this build".into());
     }
+    if fields(linux, "netDevices").next().is_some() {
+        return Err(invalid("linux.netDevices: moving network devices is not supported by this build"));
+    }
     Ok(Extras {
         hooks: hooks(config.get("hooks").unwrap_or(&empty))?,
         uid_maps: id_maps(linux, "uidMappings")?,
@@ -39,9 +40,6 @@ pub(super) fn extras(
         personality: personality(linux.get("personality").unwrap_or(&empty))?,
         mount_label: filled(linux, "mountLabel"),
         mount_maps,
-        network_devices: fields(linux, "netDevices")
-            .map(|(name, d)| NetworkDevice { name: name.clone(), inside: text(d, "name").to_owned() })
-            .collect(),
         process: process_extras(process)?,
         ..Extras::default()
     })

@@ -27,7 +27,6 @@ pub struct Extras {
     pub no_pivot: bool,
     /// A session keyring of its own, as runc makes one.
     pub own_keyring: bool,
-    pub network_devices: Vec<NetworkDevice>,
     pub process: ProcessExtras,
 }
 
@@ -59,14 +58,6 @@ pub struct MountMaps {
     pub uid: Vec<IdMap>,
     pub gid: Vec<IdMap>,
     pub recursive: bool,
-}
-
-/// A link of the starter's network namespace that moves into the container's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkDevice {
-    pub name: String,
-    /// Its name inside; empty = the same.
-    pub inside: String,
 }
 
 /// sched_setattr(2), units as there.

@@ -92,3 +92,33 @@ fn rootless(config: &mut Value) {
         config.insert("mounts".into(), mounts(all));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// oci-spec's types are the judge: they refuse what is no field, no mount, no capability.
+    #[test]
+    fn the_examples_and_the_features_are_the_specifications() {
+        let mut config = example();
+        let spec: oci_spec::runtime::Spec = serde_json::from_value(config.clone()).unwrap();
+        assert_eq!(spec.version(), VERSION);
+        assert_eq!(spec.mounts().as_ref().map(Vec::len), Some(defaults::mounts().len()));
+        rootless(&mut config);
+        let spec: oci_spec::runtime::Spec = serde_json::from_value(config).unwrap();
+        let linux = spec.linux().as_ref().unwrap();
+        assert_eq!(linux.uid_mappings().as_ref().map(Vec::len), Some(1));
+        let features: oci_spec::runtime::Features = serde_json::from_value(features()).unwrap();
+        assert_eq!(features.hooks().as_ref().map(Vec::len), Some(6));
+    }
+
+    #[test]
+    fn the_rootless_example_is_a_bundle() {
+        let mut config = example();
+        rootless(&mut config);
+        let bundle = crate::bundle::convert(&config, std::path::Path::new("/b"), "c").unwrap();
+        assert!(bundle.warnings.is_empty(), "{:?}", bundle.warnings);
+        assert_eq!(bundle.extras.uid_maps.len(), 1);
+        assert!(bundle.container.mounts.iter().all(|m| m.fstype != "sysfs" && m.fstype != "cgroup"));
+    }
+}

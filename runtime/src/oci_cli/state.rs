@@ -4,16 +4,18 @@ use super::args::Args;
 use super::spec::VERSION;
 use crate::bundle::{self, Bundle};
 use crate::cgroup::{self, Layout};
-use crate::container::extras::Hooks;
+use crate::container::extras::{Hook, Hooks};
+use crate::stages::hooks;
 use crate::sys;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+/// Most that is read of ps(1).
+const PS_BYTES_MAX: u64 = 4 << 20;
 /// Its presence says "paused": looking at the freezer needs a look at every mount first.
 const PAUSED: &str = "paused";
 /// How long `delete --force` waits for a killed container.
@@ -237,9 +239,11 @@ pub(super) fn ps(args: &Args, id: &str) -> Result<u8, String> {
         other => return Err(format!("invalid format option: {other}")),
     }
     let options = args.words.get(2..).filter(|w| !w.is_empty()).map_or_else(|| vec!["-ef".to_owned()], <[_]>::to_vec);
-    let told = |e: std::io::Error| format!("run ps: {e}");
-    let listed = std::process::Command::new("ps").args(options).stderr(Stdio::inherit()).output().map_err(told)?;
-    let text = String::from_utf8_lossy(&listed.stdout);
+    // std's own way of starting programs is larger than all of this file.
+    let path =
+        ["/usr/bin/ps", "/bin/ps"].into_iter().find(|p| Path::new(p).exists()).ok_or("run ps: no such program")?;
+    let args = std::iter::once("ps".to_owned()).chain(options).collect();
+    let text = hooks::output(&Hook { path: path.into(), args, ..Hook::default() }, b"", PS_BYTES_MAX)?;
     let mut lines = text.lines();
     let head = lines.next().unwrap_or_default();
     let column = head.split_whitespace().position(|word| word == "PID");
@@ -280,9 +284,9 @@ pub(super) fn delete(args: &Args, id: &str) -> Result<u8, String> {
             }
         }
     }
-    let (hooks, text) = (state.hooks(), state.hook_state());
+    let (all, text) = (state.hooks(), state.hook_state());
     remove(&state.folder, state.cgroup())?;
-    super::run::poststop(&hooks, &text);
+    super::run::poststop(&all, &text);
     Ok(0)
 }
 

@@ -58,8 +58,7 @@ pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
     let launch = parent.launch;
     let container = launch.container;
     let hooks = &launch.extras.hooks;
-    let nothing = hooks.prestart.is_empty() && hooks.create_runtime.is_empty();
-    let wait = !(nothing && launch.extras.network_devices.is_empty());
+    let wait = !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty());
     let (report, child_end) = pipe()?;
     let (answer_end, answer) = if wait { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
     let born_in = cgroup::open_for_clone(launch.layout, &container.cgroup.path);

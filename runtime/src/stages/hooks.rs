@@ -28,6 +28,11 @@ pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &str) -> Result<(), Str
 
 /// Runs one program to its end. Only single-threaded programs may call.
 pub(crate) fn run(hook: &Hook, stdin: &[u8]) -> Result<(), String> {
+    output(hook, stdin, OUTPUT_BYTES_MAX).map(drop)
+}
+
+/// The same, with the beginning of what it wrote to stdout and stderr.
+pub(crate) fn output(hook: &Hook, stdin: &[u8], bytes_max: u64) -> Result<String, String> {
     let name = hook.path.display();
     let told = |e: std::io::Error| format!("{name}: {e}");
     let memory = || memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).map(File::from).map_err(std::io::Error::from);
@@ -60,10 +65,11 @@ pub(crate) fn run(hook: &Hook, stdin: &[u8]) -> Result<(), String> {
             if !in_time {
                 return Err(format!("{name}: timed out after {} s", hook.timeout_s.unwrap_or(0)));
             }
-            let mut said = String::new();
-            let _ = output.rewind().and_then(|()| (&output).take(OUTPUT_BYTES_MAX).read_to_string(&mut said));
+            let mut said = Vec::new();
+            let _ = output.rewind().and_then(|()| (&output).take(bytes_max).read_to_end(&mut said)); // no words then
+            let said = String::from_utf8_lossy(&said).into_owned();
             match status {
-                Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+                Ok(WaitStatus::Exited(_, 0)) => Ok(said),
                 Ok(WaitStatus::Exited(_, code)) => Err(format!("{name}: exit status {code}: {}", said.trim())),
                 Ok(WaitStatus::Signaled(_, signal, _)) => Err(format!("{name}: killed by {signal}: {}", said.trim())),
                 _ => Err(format!("{name}: its end cannot be read")),
