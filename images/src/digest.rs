@@ -30,6 +30,10 @@ impl Digest {
 }
 
 impl DiffId {
+    /// Of a layer that is not compressed: the archive is what was transferred.
+    pub(crate) fn of_plain(blob: Digest) -> DiffId {
+        DiffId(blob.0)
+    }
     /// 64 lower-case hex digits, no algorithm.
     pub fn hex(&self) -> String {
         hex(&self.0)

@@ -126,7 +126,7 @@ impl Section {
     pub(super) fn digest(&self) -> io::Result<digest::Digest> {
         let mut reader = crate::layer::hashing::Hashing::new(self.clone(), u64::MAX);
         reader.drain()?;
-        Ok(reader.finish().0.digest())
+        Ok(reader.finish().0.unwrap_or_default().digest())
     }
 }
 

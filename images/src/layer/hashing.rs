@@ -11,7 +11,7 @@ pub struct Hashing<R> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    hasher: Hasher,
+    hasher: Option<Hasher>,
     total: u64,
     total_max: u64,
 }
@@ -29,10 +29,15 @@ impl<R: Read> Hashing<R> {
             buffer: vec![0; STAGE_BUFFER_BYTES].into(),
             start: 0,
             end: 0,
-            hasher: Hasher::default(),
+            hasher: Some(Hasher::default()),
             total: 0,
             total_max,
         }
+    }
+
+    /// Counts only: for bytes that are hashed elsewhere.
+    pub fn counting(inner: R, total_max: u64) -> Hashing<R> {
+        Hashing { hasher: None, ..Hashing::new(inner, total_max) }
     }
 
     /// Bytes read from `inner` so far.
@@ -56,8 +61,8 @@ impl<R: Read> Hashing<R> {
         }
     }
 
-    /// Hash of everything read, count, and the reader below.
-    pub fn finish(self) -> (Hasher, u64, R) {
+    /// Hash of everything read (unless it only counted), count, and the reader below.
+    pub fn finish(self) -> (Option<Hasher>, u64, R) {
         (self.hasher, self.total, self.inner)
     }
 }
@@ -82,7 +87,9 @@ impl<R: Read> BufRead for Hashing<R> {
                 self.end = 0;
                 return Err(io::Error::other(TooLong(self.total_max)));
             }
-            self.hasher.update(fresh);
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(fresh);
+            }
         }
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
     }
@@ -124,11 +131,13 @@ mod tests {
         assert_eq!(head, data[..1000]);
         reader.drain().unwrap();
         let (hasher, total, _) = reader.finish();
-        assert_eq!((hasher.digest(), total), (Digest::of(&data), 200_000));
+        assert_eq!((hasher.unwrap().digest(), total), (Digest::of(&data), 200_000));
     }
 
     #[test]
     fn the_limit_is_exact() {
+        assert!(Hashing::counting(&b"1234"[..], 4).drain().is_ok());
+        assert!(Hashing::counting(&b"12345"[..], 4).drain().is_err());
         assert!(Hashing::new(&b"12345"[..], 5).drain().is_ok());
         assert!(Hashing::new(&b"12345"[..], 4).drain().is_err());
     }

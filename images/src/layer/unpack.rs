@@ -13,6 +13,7 @@ use super::open::Open;
 use super::pax::Moment;
 use super::tar::{Archive, Kind, Member, TarError};
 use super::tree::{Attributes, Made, Occupant, Tree};
+use crate::digest::Hasher;
 use crate::limits::{
     BOMB_FLOOR_BYTES, ENTRIES_MAX, INFLATE_RATIO_MAX, LAYER_BLOB_BYTES_MAX, LAYER_TAR_BYTES_MAX, LINKS_BELOW_MAX,
 };
@@ -79,7 +80,11 @@ fn unpack_within<R: Read>(
     let mut job = Job {
         bounds,
         what,
-        archive: Archive::new(Hashing::new(decoder, LAYER_TAR_BYTES_MAX)),
+        // The archive of a layer that is not compressed has been hashed already.
+        archive: Archive::new(match decoder {
+            Decoder::Plain(_) => Hashing::counting(decoder, LAYER_TAR_BYTES_MAX),
+            _ => Hashing::new(decoder, LAYER_TAR_BYTES_MAX),
+        }),
         tree,
         names: folds.then(HashSet::new),
         fs,
@@ -108,7 +113,9 @@ fn unpack_within<R: Read>(
     }
     list.finish().map_err(|e| Error::io("write the listing of", fs, e))?;
     progress(blob_bytes);
-    Ok(Unpacked { digest: hash.digest(), diff_id: plain_hash.diff_id(), blob_bytes, file_bytes, entries, open })
+    let digest = hash.map(Hasher::digest).ok_or_else(|| Error::corrupt(what, "was not hashed"))?;
+    let diff_id = plain_hash.map_or_else(|| DiffId::of_plain(digest), Hasher::diff_id);
+    Ok(Unpacked { digest, diff_id, blob_bytes, file_bytes, entries, open })
 }
 
 /// Remembers what went wrong below the decoders.

@@ -2,6 +2,7 @@
 //! with attributes and of hard links into the layers, so it costs no space; it is made from what is here, and made anew when lost. Its
 //! name is the chain of the layers, so images with the same layers share it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -40,7 +41,7 @@ impl Inner {
         if self.layer_record(&top)?.is_some() {
             return Ok(Some(top));
         }
-        let mut seen = Folders { trees: Vec::with_capacity(layers.len()) };
+        let mut seen = Folders { trees: Vec::with_capacity(layers.len()), known: HashMap::new() };
         for diff_id in layers {
             let fs = self.layout.layer(diff_id).join("fs");
             seen.trees.push(Tree::open(&fs).map_err(|e| Error::io("open", &fs, e))?);
@@ -87,31 +88,56 @@ fn name(layers: &[DiffId]) -> DiffId {
     hasher.diff_id()
 }
 
-/// The layers' folders on disk.
+/// The layers' folders on disk. What is known of a folder is kept: the same parents come again and again.
 struct Folders {
     trees: Vec<Tree>,
+    known: HashMap<(usize, InnerPath), Way>,
+}
+
+/// What a folder means for the paths in it.
+#[derive(Clone, PartialEq)]
+enum Way {
+    /// It is there; whether it or one above it is opaque.
+    Folder { hides: bool },
+    /// It is not: this is found at every path in it.
+    Gone(Found),
+}
+
+impl Folders {
+    fn way(&mut self, layer: usize, folder: &InnerPath) -> io::Result<Way> {
+        let key = (layer, folder.clone());
+        if let Some(way) = self.known.get(&key) {
+            return Ok(way.clone());
+        }
+        let above = if folder.is_root() { Way::Folder { hides: false } } else { self.way(layer, &folder.split().0)? };
+        let way = match above {
+            Way::Gone(found) => Way::Gone(found),
+            Way::Folder { hides } => match self.tree(layer)?.is_opaque(folder) {
+                Ok(opaque) => Way::Folder { hides: hides || opaque },
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::ENOENT) => Way::Gone(if hides { Found::Hidden } else { Found::Nothing }),
+                    Some(libc::ENOTDIR | libc::ELOOP) => Way::Gone(Found::Hidden),
+                    _ => return Err(e),
+                },
+            },
+        };
+        self.known.insert(key, way.clone());
+        Ok(way)
+    }
+
+    fn tree(&mut self, layer: usize) -> io::Result<&mut Tree> {
+        self.trees.get_mut(layer).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 impl Stack for Folders {
     fn look(&mut self, layer: usize, path: &InnerPath) -> io::Result<Found> {
-        let tree = self.trees.get_mut(layer).ok_or(io::ErrorKind::NotFound)?;
-        let mut parents = Vec::new();
-        let mut parent = path.clone();
-        while !parent.is_root() {
-            parent = parent.split().0;
-            parents.push(parent.clone());
-        }
-        let mut hidden = false;
-        for parent in parents.iter().rev() {
-            match tree.is_opaque(parent) {
-                Ok(opaque) => hidden |= opaque,
-                Err(e) => match e.raw_os_error() {
-                    Some(libc::ENOENT) => return Ok(if hidden { Found::Hidden } else { Found::Nothing }),
-                    Some(libc::ENOTDIR | libc::ELOOP) => return Ok(Found::Hidden),
-                    _ => return Err(e),
-                },
-            }
-        }
+        let above = if path.is_root() { Way::Folder { hides: false } } else { self.way(layer, &path.split().0)? };
+        let hidden = match above {
+            Way::Gone(found) => return Ok(found),
+            Way::Folder { hides } => hides,
+        };
+        let tree = self.tree(layer)?;
         Ok(match tree.occupant(path)? {
             Occupant::Nothing if hidden => Found::Hidden,
             Occupant::Nothing => Found::Nothing,
@@ -137,8 +163,7 @@ fn make(work: &Path, plan: &Plan, from: &mut Folders) -> io::Result<()> {
         list.line(&Line::Node { path: path.bytes().to_vec(), mode: libc::S_IFDIR | mode, uid, gid, device: 0 })?;
     }
     for (path, (layer, target)) in &plan.links {
-        let source = from.trees.get_mut(*layer).ok_or(io::ErrorKind::NotFound)?;
-        tree.adopt(path, source, target)?;
+        tree.adopt(path, from.tree(*layer)?, target)?;
         list.line(&line(&fs, path)?)?;
     }
     for (path, attributes) in &plan.folders {

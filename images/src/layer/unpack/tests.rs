@@ -125,6 +125,15 @@ fn bombs_are_called_off_wherever_they_hide() {
 }
 
 #[test]
+fn both_digests_cover_every_byte_however_compressed() {
+    let plain = [Tar::default().file("a", b"x").end(), b"behind the end".to_vec()].concat();
+    for blob in [plain.clone(), gzip(&plain), [gzip(&plain[..700]), gzip(&plain[700..])].concat()] {
+        let done = run(&blob).done.unwrap();
+        assert_eq!((done.digest, done.diff_id), (Digest::of(&blob), DiffId::of_plain(Digest::of(&plain))));
+    }
+}
+
+#[test]
 fn entries_and_depth_have_a_limit() {
     let bounds = Bounds { entries: 5, ..BOUNDS };
     let archive = |n: u32| (0..n).fold(Tar::default(), |tar, i| tar.file(&i.to_string(), b"")).end();
