@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::digest::Hasher;
 use crate::layer::codec::Decoder;
 use crate::layer::hashing::Hashing;
 use crate::limits::LAYER_TAR_BYTES_MAX;
@@ -146,8 +147,8 @@ impl Job<'_> {
             let inflate = Decoder::new(BufReader::new(open(&path)?)).map_err(|e| Error::io("read", &path, e))?;
             let mut plain = Hashing::new(inflate, LAYER_TAR_BYTES_MAX);
             out.file_of_any_length(name, &mut plain)?;
-            let found = plain.finish().0.diff_id();
-            if found != *diff_id {
+            let (hasher, ..) = plain.finish();
+            if let Some(found) = hasher.map(Hasher::diff_id).filter(|found| found != diff_id) {
                 let why = format!("inflates to {found}, not to {diff_id}");
                 return Err(Error::corrupt(format!("blob {}", blob.digest), why));
             }

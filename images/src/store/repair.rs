@@ -9,6 +9,7 @@ use super::partial::Spooled;
 use super::record::ImageRecord;
 use super::verify::Part;
 use super::{Damage, Inner, Store};
+use crate::digest::Hasher;
 use crate::layer::hashing::Hashing;
 use crate::manifest::{self, Descriptor, Document, Manifest};
 use crate::pull::{BlobPolicy, PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
@@ -236,7 +237,7 @@ impl Inner {
                 Ok(own) => own,
                 Err(e) => Error::corrupt(what.clone(), e.to_string()),
             })?;
-            let digest = hasher.digest();
+            let digest = hasher.map(Hasher::digest).ok_or_else(|| Error::corrupt(what.clone(), "was not hashed"))?;
             match partial {
                 Some(partial) if digest == want.digest => return partial.keep(&self.layout.blob(&want.digest)),
                 Some(partial) => partial.discard(),
