@@ -1,10 +1,12 @@
 //! From a request to its answer: who asks, may they, what is meant.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request};
 use mote_api::proto;
 use mote_api::status::Status;
@@ -22,6 +24,8 @@ pub(crate) struct Asked {
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Rc<UserInfo>,
+    /// Set where the client wants to go on in another protocol; taken by who agrees.
+    pub upgrade: RefCell<Option<OnUpgrade>>,
 }
 
 impl Asked {
@@ -39,7 +43,7 @@ impl Asked {
 
 pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: Request<Incoming>) -> Answer {
     app.api.requests.set(app.api.requests.get() + 1);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let path = decode_path(head.uri.path());
     // Health is the one thing that nobody has to say who they are for.
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
@@ -53,7 +57,8 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
         },
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
-    let asked = Asked { method: head.method, path, query, headers: head.headers, user };
+    let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
+    let asked = Asked { method: head.method, path, query, headers: head.headers, user, upgrade };
     match dispatch(app, &asked, body).await {
         Ok(answer) => answer,
         Err(status) => {
