@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The API blocks; callers with an event loop use a thread. Start reading at [`Store`], then [`store::layout`] (what lies where on
-//! disk) and [`layer`] (one pass from network to disk).
+//! disk), [`store::disk`] (the order of writes that outlives a power cut), [`store::partial`] (how a pull goes on),
+//! [`store::gc`] and [`layer`] (one pass from network to disk).
 #![deny(unsafe_code)]
 
 mod archive;

@@ -73,7 +73,7 @@ mod tests {
         for second in 6..=30u64 {
             meter.feed(5_000_000 + (second - 5) * 10_000, start + Duration::from_secs(second));
         }
-        assert_eq!(meter.text(1_000_000), ", 10 kB/s, 100 s left");
+        assert_eq!(meter.text(1_000_000), ", 10 kB/s, 99 s left");
         meter.begin(7, start);
         assert_eq!(meter.text(1), "");
     }
