@@ -55,3 +55,17 @@ pub const HOST_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const NAME_SERVERS_MAX: usize = 3;
 /// Bytes of a record of the store (image or layer).
 pub const RECORD_BYTES_MAX: u64 = 1 << 20;
+/// Places (mirrors and the registry itself) that are asked for one repository.
+pub const ENDPOINTS_MAX: usize = 16;
+/// Bytes of a credential helper's answer.
+pub const HELPER_BYTES_MAX: u64 = 64 << 10;
+/// Seconds a credential helper may take.
+pub const HELPER_SECONDS_MAX: u64 = 30;
+/// Levels of indexes within indexes.
+pub const INDEX_DEPTH_MAX: usize = 4;
+/// Indexes within an index that are opened in search of a platform.
+pub const INDEX_DOCUMENTS_MAX: usize = 16;
+/// Signatures of one image that are looked at.
+pub const SIGNATURES_MAX: usize = 64;
+/// Bytes of the payload of one signature.
+pub const SIGNATURE_BYTES_MAX: u64 = 64 << 10;

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Api;
 use crate::api::client::Client;
 use crate::auth::UserInfo;
+use crate::auth::account::Signer;
 use crate::auth::tokens::Tokens;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -82,12 +83,15 @@ impl Server {
         );
         seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
         let certificates = certificates.map_err(StartError::from)??;
-        let Certificates { tls, node_tls, admin, join } = certificates;
+        let Certificates { tls, node_tls, admin, join, accounts } = certificates;
+        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let accounts =
+            Signer::new(&accounts, issuer).map_err(|e| StartError(format!("read service-account key: {e}")))?;
 
         let (stop, stopping) = watch::channel(false);
         let app = Rc::new(App {
             api,
-            tokens: Tokens { join },
+            tokens: Tokens { join, accounts },
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
             connections: Cell::new(0),
@@ -160,6 +164,8 @@ struct Certificates {
     node_tls: Arc<ClientConfig>,
     admin: Identity,
     join: String,
+    /// The service-account key (PKCS #8, DER).
+    accounts: Vec<u8>,
 }
 
 impl Certificates {
@@ -172,6 +178,7 @@ impl Certificates {
             node_tls: pki::tls::client(authority, &to_nodes).map_err(StartError::from)?,
             admin: authority.admin(dir, now).map_err(StartError::from)?,
             join: pki::join_token(dir, || token.to_owned()).map_err(StartError::from)?,
+            accounts: pki::account_key(dir).map_err(StartError::from)?,
         })
     }
 }

@@ -10,6 +10,7 @@
 //!                /open            what only the layers below can answer (layer::open); absent if nothing is
 //!                /record          sizes, whether it is known to be on the disk
 //! leases/<owner>                  layer names, one a line
+//! signatures/<64 hex>             signatures of the image with this manifest or index that were found good (signature::payload)
 //! locks/<32 hex>                  flock: one process and thread unpacks a layer, the others wait
 //! tmp/<unique>/                   work in progress; swept at open when nobody works
 //! ```
@@ -43,6 +44,9 @@ impl Layout {
         let mut hasher = Hasher::default();
         hasher.update(reference.to_string().as_bytes());
         self.root.join("images").join(half(hasher.digest().hex()))
+    }
+    pub fn signatures(&self, digest: &Digest) -> PathBuf {
+        self.root.join("signatures").join(digest.hex())
     }
     pub fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
         self.root.join("locks").join(layer_name(diff_id))

@@ -13,6 +13,7 @@ pub(crate) mod read;
 pub(crate) mod remove;
 pub mod request;
 pub(crate) mod subresource;
+pub(crate) mod token;
 pub(crate) mod write;
 
 use std::cell::{Cell, RefCell};

@@ -1,5 +1,6 @@
 //! Who asks, and whether they may.
 
+pub(crate) mod account;
 pub mod tokens;
 
 /// A proven identity: from a client certificate (CN, O), a token, or a connection made inside this process.

@@ -1,11 +1,18 @@
-//! Bearer tokens. Only the join token so far.
+//! Bearer tokens: the join token, and who may sign those of ServiceAccounts.
 
 use super::UserInfo;
+use super::account::Signer;
 
 /// The tokens that are good.
 pub struct Tokens {
     /// `<id>.<secret>`
     pub(crate) join: String,
+    pub(crate) accounts: Signer,
+}
+
+/// The token in an `Authorization` header.
+pub(crate) fn bearer(header: &str) -> Option<&str> {
+    header.strip_prefix("Bearer ").map(str::trim)
 }
 
 /// Compares in a time that does not tell where the difference is.
@@ -14,9 +21,8 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl Tokens {
-    /// Who an `Authorization` header proves its sender to be.
-    pub fn user(&self, header: Option<&str>) -> Option<UserInfo> {
-        let token = header?.strip_prefix("Bearer ")?.trim();
+    /// Whom the join token proves its sender to be.
+    pub(crate) fn joining(&self, token: &str) -> Option<UserInfo> {
         let (id, _) = self.join.split_once('.')?;
         same(token.as_bytes(), self.join.as_bytes())
             .then(|| UserInfo::new(format!("system:bootstrap:{id}"), &["system:bootstrappers", "system:authenticated"]))
@@ -29,13 +35,14 @@ mod tests {
 
     #[test]
     fn only_the_whole_token() {
-        let tokens = Tokens { join: "abcdef.0123456789abcdef".into() };
-        let user = |h: &str| tokens.user(Some(h)).map(|u| u.name);
+        let key = rcgen::KeyPair::generate().unwrap().serialize_der();
+        let accounts = Signer::new(&key, String::new()).unwrap();
+        let tokens = Tokens { join: "abcdef.0123456789abcdef".into(), accounts };
+        let user = |h: &str| bearer(h).and_then(|token| tokens.joining(token)).map(|u| u.name);
         assert_eq!(user("Bearer abcdef.0123456789abcdef").as_deref(), Some("system:bootstrap:abcdef"));
         for bad in ["Bearer abcdef.0123456789abcdee", "Bearer abcdef.", "Bearer ", "Basic abcdef.0123456789abcdef", ""]
         {
             assert_eq!(user(bad), None, "{bad}");
         }
-        assert!(tokens.user(None).is_none());
     }
 }

@@ -16,6 +16,7 @@ use crate::api::object;
 use crate::api::patch::PatchType;
 use crate::api::read::ListQuery;
 use crate::api::request::{Target, Verb, WriteOptions};
+use crate::api::token::Account;
 use crate::api::write::{Place, Written};
 
 pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {
@@ -25,6 +26,9 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
     }
     match (target.verb, target.sub.as_str()) {
         (Verb::Get, "log") => proxy::log(app, asked, target).await,
+        (Verb::Get | Verb::Create, sub @ ("exec" | "attach" | "portforward")) => {
+            proxy::stream(app, asked, target, sub).await
+        }
         (_, "exec" | "attach" | "portforward" | "proxy") => {
             Err(Status::new(501, "NotImplemented", format!("{}/{} is not served yet", kind.plural, target.sub)))
         }
@@ -87,6 +91,12 @@ async fn create(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
             let pods = registry.find("pods").ok_or_else(Status::no_such_resource)?;
             app.api.bind(pods, ns, &name, &object, &options).await.map(|()| success(201))
         }
+        "" if kind.is("authentication.k8s.io", "TokenReview") => {
+            let mut review = object;
+            crate::api::admit::identity(kind, ns, "", &mut review)?;
+            app.api.review_token(&app.tokens.accounts, &mut review).await;
+            Ok(answer::value(201, &review))
+        }
         "" if kind.verbs == Verbs::CreateOnly => {
             let mut review = object;
             crate::api::admit::identity(kind, ns, "", &mut review)?;
@@ -100,6 +110,10 @@ async fn create(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
         }
         "binding" => app.api.bind(kind, ns, &target.name, &object, &options).await.map(|()| success(201)),
         "eviction" => app.api.evict(kind, ns, &target.name, &object, &options).await.map(|()| success(201)),
+        "token" => {
+            let asked = Account { kind, ns, name: &target.name };
+            app.api.give_token(&app.tokens.accounts, asked, object, &options).await.map(|v| answer::value(201, &v))
+        }
         sub => Err(Status::new(501, "NotImplemented", format!("{}/{sub} is not served yet", kind.plural))),
     }
 }

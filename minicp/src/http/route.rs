@@ -1,10 +1,12 @@
 //! From a request to its answer: who asks, may they, what is meant.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request};
 use mote_api::proto;
 use mote_api::status::Status;
@@ -13,7 +15,7 @@ use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 use super::answer::{self, Answer};
 use super::{App, BODY_TIMEOUT, discovery, openapi, resource};
 use crate::api::request::{Query, Target, decode};
-use crate::auth::{Attributes, UserInfo, authorize};
+use crate::auth::{Attributes, UserInfo, authorize, tokens};
 
 /// What of a request its handlers see.
 pub(crate) struct Asked {
@@ -22,6 +24,8 @@ pub(crate) struct Asked {
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Rc<UserInfo>,
+    /// Set where the client wants to go on in another protocol; taken by who agrees.
+    pub upgrade: RefCell<Option<OnUpgrade>>,
 }
 
 impl Asked {
@@ -39,7 +43,7 @@ impl Asked {
 
 pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: Request<Incoming>) -> Answer {
     app.api.requests.set(app.api.requests.get() + 1);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let path = decode_path(head.uri.path());
     // Health is the one thing that nobody has to say who they are for.
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
@@ -47,13 +51,14 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
     }
     let user = match user {
         Some(user) => user,
-        None => match app.tokens.user(head.headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok())) {
+        None => match bearer(app, &head.headers).await {
             Some(user) => Rc::new(user),
             None => return answer::status(&Status::unauthorized()),
         },
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
-    let asked = Asked { method: head.method, path, query, headers: head.headers, user };
+    let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
+    let asked = Asked { method: head.method, path, query, headers: head.headers, user, upgrade };
     match dispatch(app, &asked, body).await {
         Ok(answer) => answer,
         Err(status) => {
@@ -62,6 +67,21 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
             }
             answer::status(&status)
         }
+    }
+}
+
+/// Whom a bearer token proves its sender to be.
+async fn bearer(app: &App, headers: &HeaderMap) -> Option<UserInfo> {
+    let token = tokens::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?;
+    match app.tokens.joining(token) {
+        Some(user) => Some(user),
+        None => match app.api.account_of(&app.tokens.accounts, token, &[]).await {
+            Ok(claims) => Some(claims.user()),
+            Err(why) => {
+                log::debug!("refuse bearer token: {why}");
+                None
+            }
+        },
     }
 }
 

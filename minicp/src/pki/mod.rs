@@ -1,4 +1,5 @@
-//! The cluster's certificates: one CA, and what it signs. In `<data-dir>/pki`: `ca.crt`, `ca.key`, `admin.crt`, `admin.key`, `join-token`.
+//! The cluster's certificates: one CA, and what it signs. In `<data-dir>/pki`: `ca.crt`, `ca.key`, `admin.crt`, `admin.key`, `sa.key`,
+//! `join-token`.
 //!
 //! The serving certificate is made anew at every start, for the addresses of that start; its key never touches the disk.
 
@@ -198,6 +199,17 @@ pub fn join_token(dir: &Path, random: impl Fn() -> String) -> Result<String, Pki
     let token = format!("{id}.{}", secret.get(..16).unwrap_or_default());
     files::write_private(dir, &[("join-token", &token)]).map_err(|e| PkiError::File("write", path, e))?;
     Ok(token)
+}
+
+/// The key that signs tokens of ServiceAccounts (PKCS #8, DER), made on first use: without it they would not outlive a restart.
+pub fn account_key(dir: &Path) -> Result<Vec<u8>, PkiError> {
+    let path = dir.join("sa.key");
+    if let Some(pem) = read(&path)? {
+        return pem_der(&pem).ok_or_else(|| PkiError::Certificate("read sa.key".into(), "not a PEM key".into()));
+    }
+    let key = KeyPair::generate().map_err(failed("generate key"))?;
+    files::write_private(dir, &[("sa.key", &key.serialize_pem())]).map_err(|e| PkiError::File("write", path, e))?;
+    Ok(key.serialize_der())
 }
 
 fn read(path: &Path) -> Result<Option<String>, PkiError> {
