@@ -1,4 +1,4 @@
-//! Layers: decompression and tar of any bytes, where each entry would be written, access control lists, the records of open questions.
+//! Layers: decompression and tar of any bytes, where each entry would be written, extension records, access control lists.
 //! Nothing is written below a layer's folder: this is the pure half.
 #![no_main]
 use std::io::{BufRead, BufReader, Read};
