@@ -17,7 +17,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Api;
 use crate::api::client::Client;
 use crate::auth::UserInfo;
-use crate::auth::tokens::Tokens;
+use crate::auth::rbac::bootstrap;
+use crate::auth::tokens::{Tokens, account::Accounts};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
@@ -76,18 +77,23 @@ impl Server {
         let client = Client::new(api.clone(), "kube-controller-manager");
         let (issuer, names, token) = (authority.clone(), sans(&config), api.uuid().replace('-', ""));
         // Both wait for the disk: at the same time.
-        let (seeded, certificates) = tokio::join!(
+        let (seeded, roles, certificates) = tokio::join!(
             seed::seed(&client, &config, bound.port()),
+            bootstrap::seed(&client),
             tokio::task::spawn_blocking(move || Certificates::make(&issuer, &pki_dir, &names, &token, now)),
         );
-        seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+        seeded.and(roles).map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
         let certificates = certificates.map_err(StartError::from)??;
-        let Certificates { tls, node_tls, admin, join } = certificates;
+        let Certificates { tls, node_tls, admin, join, account_keys } = certificates;
+        let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
+        let tokens = Tokens::new(join, accounts, &config.data_dir).map_err(StartError)?;
 
         let (stop, stopping) = watch::channel(false);
+        let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
         let app = Rc::new(App {
             api,
-            tokens: Tokens { join },
+            url: url.clone(),
+            tokens,
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
             connections: Cell::new(0),
@@ -96,8 +102,8 @@ impl Server {
         });
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
         let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
-        let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
         Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))
     }
     /// `https://ADDRESS:PORT`
@@ -160,6 +166,8 @@ struct Certificates {
     node_tls: Arc<ClientConfig>,
     admin: Identity,
     join: String,
+    /// PEM
+    account_keys: String,
 }
 
 impl Certificates {
@@ -172,6 +180,7 @@ impl Certificates {
             node_tls: pki::tls::client(authority, &to_nodes).map_err(StartError::from)?,
             admin: authority.admin(dir, now).map_err(StartError::from)?,
             join: pki::join_token(dir, || token.to_owned()).map_err(StartError::from)?,
+            account_keys: pki::account_keys(dir).map_err(StartError::from)?,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! What each kind wants done to its objects before they are stored: identity, server-written fields, and the few admission rules.
 
+pub(crate) mod node;
+
 use std::rc::Rc;
 
 use base64::Engine;
@@ -14,6 +16,7 @@ use mote_api::tree::{Value, at, bool_at, json, list_at, list_mut, map_at, remove
 use super::request::WriteOptions;
 use super::write::{Place, without_server_fields};
 use super::{Api, object};
+use crate::auth::rbac::guard;
 
 /// Fields of metadata that only the server writes, and that an update cannot change.
 const SERVER_META: [&str; 6] =
@@ -113,6 +116,24 @@ pub(crate) fn normalize(kind: &Kind, obj: &mut Value) {
             set(obj, &["data", &key], STANDARD.encode(text).into());
         }
     }
+}
+
+/// Rules that depend on who writes: nothing is changed here, only refused.
+pub(crate) async fn check_new(api: &Api, kind: &Kind, obj: &Value, options: &WriteOptions) -> Result<(), Status> {
+    node::check(kind, "", None, obj, &options.user)?;
+    guard::check(api, kind, None, obj, &options.user).await
+}
+
+/// The same for a change through `place`.
+pub(crate) async fn check_change(
+    api: &Api,
+    place: Place<'_>,
+    old: &Value,
+    new: &Value,
+    options: &WriteOptions,
+) -> Result<(), Status> {
+    node::check(place.kind, place.sub, Some(old), new, &options.user)?;
+    guard::check(api, place.kind, Some(old), new, &options.user).await
 }
 
 /// What the kind itself needs when it is made.

@@ -7,6 +7,7 @@
 pub(crate) mod admit;
 pub(crate) mod allocate;
 pub mod client;
+pub(crate) mod mirror;
 pub(crate) mod object;
 pub(crate) mod patch;
 pub(crate) mod read;
@@ -23,6 +24,8 @@ use mote_api::status::Status;
 use mote_api::time::Time;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::auth::rbac::rule::Rule;
+use crate::auth::{node, rbac};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{Class, CommitError, Compacted, Store};
@@ -42,6 +45,9 @@ pub struct Api {
     pub(crate) addresses: RefCell<allocate::InFlight>,
     pub(crate) parsed: read::ParsedCache,
     pub(crate) events: RefCell<crate::events::Window>,
+    pub(crate) rbac: mirror::Mirror<rbac::Index>,
+    /// What every node may.
+    pub(crate) node_rules: Vec<Rule>,
     random: SystemRandom,
     pub(crate) requests: Cell<u64>,
 }
@@ -57,6 +63,8 @@ impl Api {
             addresses: RefCell::default(),
             parsed: read::ParsedCache::default(),
             events: RefCell::default(),
+            rbac: rbac::guard::mirror(),
+            node_rules: node::rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),
         })

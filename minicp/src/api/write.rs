@@ -83,6 +83,7 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, &name, &errors));
         }
+        admit::check_new(self, kind, &obj, options).await?;
         let writer = apply::Writer { manager: &options.manager, subresource: "", now: self.now() };
         apply::track(kind, None, &mut obj, &writer);
         let key: Rc<str> = object::key(kind, ns, &name).into();
@@ -160,6 +161,7 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, name, &errors).into());
         }
+        admit::check_change(self, place, old, &new, options).await?;
         admit::bump_generation(place, old, &mut new);
         let writer = apply::Writer { manager: &options.manager, subresource: sub, now: self.now() };
         apply::track(kind, Some(old), &mut new, &writer);

@@ -6,6 +6,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 mod discovery;
+mod gate;
 mod openapi;
 pub(crate) mod proxy;
 mod resource;
@@ -45,6 +46,8 @@ pub const HEAD_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct App {
     pub api: Rc<Api>,
     pub tokens: Tokens,
+    /// `https://ADDRESS:PORT`
+    pub url: String,
     /// In-process node agents by node name.
     pub local_nodes: RefCell<HashMap<String, Dial>>,
     pub node_tls: Arc<rustls::ClientConfig>,

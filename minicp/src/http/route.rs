@@ -4,16 +4,16 @@ use std::rc::Rc;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{HeaderMap, Method, Request};
 use mote_api::proto;
 use mote_api::status::Status;
 use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 
 use super::answer::{self, Answer};
-use super::{App, BODY_TIMEOUT, discovery, openapi, resource};
+use super::{App, BODY_TIMEOUT, discovery, gate, openapi, resource};
 use crate::api::request::{Query, Target, decode};
-use crate::auth::{Attributes, UserInfo, authorize};
+use crate::auth::UserInfo;
 
 /// What of a request its handlers see.
 pub(crate) struct Asked {
@@ -45,12 +45,9 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
         return answer::text(200, "ok");
     }
-    let user = match user {
-        Some(user) => user,
-        None => match app.tokens.user(head.headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok())) {
-            Some(user) => Rc::new(user),
-            None => return answer::status(&Status::unauthorized()),
-        },
+    let user = match gate::enter(app, user, &head.headers).await {
+        Ok(user) => user,
+        Err(status) => return answer::status(&status),
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
     let asked = Asked { method: head.method, path, query, headers: head.headers, user };
@@ -74,17 +71,10 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
     let registry = app.api.registry();
     if let Some(target) = Target::parse(&registry, asked.method.as_str(), &asked.path, &asked.query) {
         let target = target?;
-        let what = Attributes {
-            verb: target.verb.name(),
-            group: &target.kind.group,
-            resource: &target.kind.plural,
-            sub: &target.sub,
-            ns: if target.kind.is("", "Namespace") { &target.name } else { &target.ns },
-            name: &target.name,
-        };
-        authorize(&asked.user, &what).map_err(|why| Status::forbidden(&target.kind, &target.name, &why))?;
+        gate::resource(app, asked, &target).await?;
         return resource::handle(app, asked, &target, body).await;
     }
+    app.api.authorize_path(&asked.user, &asked.method.as_str().to_ascii_lowercase(), &asked.path).await?;
     if asked.method != Method::GET && asked.method != Method::HEAD {
         return Err(Status::no_such_resource());
     }
@@ -92,6 +82,8 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
     match path {
         "/version" => Ok(answer::value(200, &version())),
         "/metrics" => Ok(answer::bytes(200, "text/plain; version=0.0.4", metrics(app))),
+        "/openid/v1/jwks" => Ok(answer::value(200, &app.tokens.accounts.jwks())),
+        "/.well-known/openid-configuration" => Ok(answer::value(200, &app.tokens.accounts.configuration(&app.url))),
         "/openapi/v2" => Ok(openapi::v2()),
         "/openapi/v3" => Ok(answer::value(200, &openapi::index(&registry))),
         "" => Ok(answer::value(
