@@ -77,12 +77,11 @@ impl Server {
         let client = Client::new(api.clone(), "kube-controller-manager");
         let (issuer, names, token) = (authority.clone(), sans(&config), api.uuid().replace('-', ""));
         // Both wait for the disk: at the same time.
-        let (seeded, roles, certificates) = tokio::join!(
+        let (seeded, certificates) = tokio::join!(
             seed::seed(&client, &config, bound.port()),
-            bootstrap::seed(&client),
             tokio::task::spawn_blocking(move || Certificates::make(&issuer, &pki_dir, &names, &token, now)),
         );
-        seeded.and(roles).map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+        seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
         let certificates = certificates.map_err(StartError::from)??;
         let Certificates { tls, node_tls, admin, join, account_keys } = certificates;
         let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
@@ -102,6 +101,7 @@ impl Server {
         });
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
         let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
         Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))

@@ -24,6 +24,8 @@ use mote_api::status::Status;
 use mote_api::time::Time;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use admit::by_namespace::ByNamespace;
+
 use crate::auth::rbac::rule::Rule;
 use crate::auth::{node, rbac};
 use crate::clock::Clock;
@@ -46,6 +48,11 @@ pub struct Api {
     pub(crate) parsed: read::ParsedCache,
     pub(crate) events: RefCell<crate::events::Window>,
     pub(crate) rbac: mirror::Mirror<rbac::Index>,
+    pub(crate) limits: mirror::Mirror<ByNamespace>,
+    pub(crate) quotas: mirror::Mirror<ByNamespace>,
+    pub(crate) priorities: mirror::Mirror<ByNamespace>,
+    /// Held while a create is charged to quotas: they would but break each other's guards.
+    pub(crate) charging: tokio::sync::Mutex<()>,
     /// What every node may.
     pub(crate) node_rules: Vec<Rule>,
     random: SystemRandom,
@@ -64,6 +71,10 @@ impl Api {
             parsed: read::ParsedCache::default(),
             events: RefCell::default(),
             rbac: rbac::guard::mirror(),
+            limits: mirror::Mirror::new("/registry/core/limitranges/"),
+            quotas: mirror::Mirror::new(admit::quota::PREFIX),
+            priorities: mirror::Mirror::new(admit::priority::PREFIX),
+            charging: tokio::sync::Mutex::new(()),
             node_rules: node::rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),
