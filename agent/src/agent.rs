@@ -15,7 +15,7 @@ use crate::keeper::Keeper;
 use crate::net::Network;
 use crate::pods::dirs::Roots;
 use crate::pods::model::{Pod, PodUid, Source};
-use crate::pods::worker::{self, Slot};
+use crate::pods::slot::{News, Slot};
 use crate::proxy::Services;
 
 /// What an operator chose, and what the machine is.
@@ -43,6 +43,9 @@ pub struct Config {
 /// Environment variables by namespace and name of their Service.
 pub type ServiceVariables = BTreeMap<(String, String), Vec<(String, String)>>;
 
+/// Begins the worker of a new pod. Given from outside: workers know the agent, it knows their letter boxes only.
+pub type Begin = fn(Rc<Agent>, Rc<Slot>);
+
 /// The agent of one node.
 pub struct Agent {
     /// What does not change.
@@ -62,6 +65,7 @@ pub struct Agent {
     /// `NAME_SERVICE_HOST` and the like, by namespace and service.
     pub service_env: RefCell<ServiceVariables>,
     workers: RefCell<BTreeMap<PodUid, Rc<Slot>>>,
+    begin: Begin,
     /// Rung when a worker has ended.
     pub ended: Notify,
     /// The last status said of each pod, for `/pods`.
@@ -83,6 +87,7 @@ impl Agent {
         client: Option<Rc<Client>>,
         keeper: Rc<Keeper>,
         images: mote_images::Store,
+        begin: Begin,
     ) -> Rc<Agent> {
         let events = Events::new(&config.node_name, client.clone());
         let agent = Rc::new(Agent {
@@ -95,6 +100,7 @@ impl Agent {
             services: Rc::default(),
             service_env: RefCell::default(),
             workers: RefCell::default(),
+            begin,
             ended: Notify::new(),
             said: RefCell::default(),
             mirrors: RefCell::default(),
@@ -133,7 +139,7 @@ impl Agent {
         *self.network.borrow_mut() = Some(network);
         self.say_node.notify_one();
         for slot in self.workers.borrow().values() {
-            slot.tell(worker::News::Network);
+            slot.tell(News::Network);
         }
     }
 
@@ -154,7 +160,7 @@ impl Agent {
             None => {
                 let slot = Slot::new(pod);
                 self.workers.borrow_mut().insert(uid, slot.clone());
-                tokio::task::spawn_local(worker::run(self.clone(), slot));
+                (self.begin)(self.clone(), slot);
             }
         }
     }
@@ -218,7 +224,7 @@ impl Agent {
         for folder in [roots.data.join("pods"), roots.run.join("pods")] {
             for name in names_in(&folder).into_iter().filter(|name| orphan(name) && !self.keeper.pods().contains(name))
             {
-                if let Some(Err(error)) = PodUid::new(&name).map(|uid| crate::volumes::remove(roots, &uid)) {
+                if let Some(Err(error)) = PodUid::new(&name).map(|uid| crate::pods::volumes::remove(roots, &uid)) {
                     log::warn!("{error}");
                 }
             }

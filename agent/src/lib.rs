@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! desired (API pods of this node, static manifests) ─┐
-//!                                                    ├─ pods::plan (pure) ─ pods::execute ─ keeper, images, net, volumes
+//!                                                    ├─ pods::plan (pure) ─ worker::execute ─ keeper, images, net
 //! observed (keeper list and events, run folder)  ────┘                          │
 //!                                                              status, events ──┴─ client ─ API server
 //! ```
@@ -15,16 +15,16 @@
 //! | `desired::api` | the pods watch of this node |
 //! | `desired::manifests` | inotify on the manifest folder |
 //! | `keeper::client` | frames on the keeper's socket |
-//! | one `pods::worker` per pod UID | a changed desired pod, an exit, a probe result, its own one timer |
-//! | `probes` | its period, only while a probed container runs |
+//! | one `worker` per pod UID | a changed desired pod, an exit, a probe result, its own one timer |
+//! | `worker::probes` | its period, only while a probed container runs |
 //! | `node::keep` | 10 s lease timer, 5 min status timer |
 //! | `node::follow` | the nodes watch (this node's pod range, routes to the others) |
 //! | `services` | the services and endpointslices watches (proxy rules, DNS snapshot, service variables) |
-//! | `pods::say`, one per pod | a new status |
+//! | `worker::say`, one per pod | a new status |
 //! | `events` | a new event |
 //! | `server` | connections to the kubelet port |
 //!
-//! Start reading at `run` (how the parts are put together), then `pods::worker`, `pods::plan`, `pods::status`.
+//! Start reading at `run` (how the parts are put together), then `worker`, `pods::plan`, `pods::status`.
 #![deny(unsafe_code)]
 
 pub mod agent;
@@ -46,10 +46,9 @@ mod logger;
 pub mod net;
 pub mod node;
 pub mod pods;
-pub mod probes;
 mod progress;
 pub mod proxy;
 mod run;
 pub mod server;
 pub mod services;
-pub mod volumes;
+pub mod worker;

@@ -73,7 +73,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
         memory_bytes: machine.memory_bytes,
         pull,
     };
-    let agent = Agent::new(config, start.client.clone(), keeper, images);
+    let agent = Agent::new(config, start.client.clone(), keeper, images, crate::worker::begin);
     let settings = NetSettings {
         tag: instance.tag,
         cluster_cidr: start.cluster_cidr,

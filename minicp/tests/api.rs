@@ -464,3 +464,96 @@ fn bodies_in_protobuf_are_read_and_answers_are_json() {
         assert_eq!(s.get(&one).await.0, 404);
     });
 }
+
+#[test]
+fn tokens_of_service_accounts_prove_who_they_were_given_to() {
+    run(|mut s| async move {
+        let accounts = "/api/v1/namespaces/default/serviceaccounts";
+        let request =
+            |spec: Value| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let review = |token: &Value, audiences: Value| {
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+                "spec": {"token": token, "audiences": audiences}})
+        };
+        let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+        for name in ["a", "b"] {
+            let (code, body) = s.post(accounts, json!({"metadata": {"name": name}})).await;
+            assert_eq!(code, 201, "{body}");
+        }
+        let (code, given) = s.post(&format!("{accounts}/a/token"), request(json!({}))).await;
+        assert_eq!((code, &given["spec"]["expirationSeconds"]), (201, &json!(3600)), "{given}");
+        let token = &given["status"]["token"];
+        let (_, seen) = s.post(reviews, review(token, json!([]))).await;
+        assert_eq!(seen["status"]["user"]["username"], "system:serviceaccount:default:a", "{seen}");
+        let (_, seen) = s.post(reviews, review(token, json!(["vault"]))).await;
+        assert_eq!(seen["status"]["authenticated"], json!(false), "another audience: {seen}");
+
+        // Bound to a pod: of this account, this very one, as long as it lives.
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "a", "containers": [{"name": "c", "image": "i"}]}});
+        let (code, pod) = s.post("/api/v1/namespaces/default/pods", pod).await;
+        assert_eq!(code, 201, "{pod}");
+        let bound =
+            |uid: &Value| json!({"audiences": ["vault"], "boundObjectRef": {"kind": "Pod", "name": "p", "uid": uid}});
+        let (code, _) = s.post(&format!("{accounts}/b/token"), request(bound(&pod["metadata"]["uid"]))).await;
+        assert_eq!(code, 400, "a pod of another account");
+        let (code, _) = s.post(&format!("{accounts}/a/token"), request(bound(&json!("old")))).await;
+        assert_eq!(code, 409, "a pod that was made again");
+        let (code, given) = s.post(&format!("{accounts}/a/token"), request(bound(&pod["metadata"]["uid"]))).await;
+        assert_eq!(code, 201, "{given}");
+        let token = &given["status"]["token"];
+        let (_, seen) = s.post(reviews, review(token, json!(["vault", "x"]))).await;
+        assert_eq!(seen["status"]["audiences"], json!(["vault"]), "{seen}");
+        assert_eq!(seen["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]), "{seen}");
+        let (code, _) = s.delete("/api/v1/namespaces/default/pods/p", Value::Null).await;
+        assert_eq!(code, 200);
+        let (_, seen) = s.post(reviews, review(token, json!(["vault"]))).await;
+        assert_eq!(seen["status"]["authenticated"], json!(false), "its pod is gone: {seen}");
+
+        for (spec, why) in [
+            (json!({"expirationSeconds": 599}), "a life too short"),
+            (json!({"expirationSeconds": (1i64 << 32) + 1}), "a life too long"),
+        ] {
+            let (code, body) = s.post(&format!("{accounts}/a/token"), request(spec)).await;
+            assert_eq!(code, 422, "{why}: {body}");
+        }
+        let (code, _) = s.post(&format!("{accounts}/nobody/token"), request(json!({}))).await;
+        assert_eq!(code, 404);
+    });
+}
+
+#[test]
+fn generations_count_what_is_wanted() {
+    run(|mut s| async move {
+        // Upstream's strategies count for these kinds; for Namespaces and Services they do not.
+        for (path, body, generation) in [
+            ("/api/v1/namespaces", json!({"metadata": {"name": "n"}}), None),
+            (
+                "/api/v1/namespaces/default/services",
+                json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}),
+                None,
+            ),
+            (
+                "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+                json!({"metadata": {"name": "n"}, "spec": {"podSelector": {}}}),
+                Some(1),
+            ),
+        ] {
+            let (code, made) = s.post(path, body).await;
+            assert_eq!(code, 201, "{made}");
+            assert_eq!(made["metadata"]["generation"].as_i64(), generation, "{made}");
+        }
+    });
+}
+
+#[test]
+fn a_gated_pod_says_so_from_the_start() {
+    run(|mut s| async move {
+        let pod = json!({"metadata": {"name": "g"}, "spec": {"schedulingGates": [{"name": "example.com/x"}],
+            "containers": [{"name": "c", "image": "i"}]}});
+        let (code, made) = s.post("/api/v1/namespaces/default/pods", pod).await;
+        assert_eq!(code, 201, "{made}");
+        let condition = &made["status"]["conditions"][0];
+        assert_eq!((&condition["type"], &condition["status"]), (&json!("PodScheduled"), &json!("False")), "{made}");
+        assert_eq!(condition["reason"], "SchedulingGated");
+    });
+}

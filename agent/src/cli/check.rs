@@ -4,36 +4,34 @@ use std::process::ExitCode;
 
 use mote_runtime::check::{Finding, Level, check};
 
-use super::options::{Stop, stopped};
+use super::flags::{self, Flag, stopped};
 
-const HELP: &str = "\
+const USAGE: &str = "\
 mote check: say what this host lacks to run pods, and how to fix it
 
-usage: mote check [--output json]
+usage: mote check [OPTIONS]
+
 ";
+
+const FLAGS: &[&Flag<bool>] = &[
+    &Flag {
+        name: "output",
+        value: "json",
+        about: "for scripts",
+        set: |json, v| {
+            *json = v.parse::<String>()? == "json";
+            if *json { Ok(()) } else { Err("json is all it knows".into()) }
+        },
+    },
+    // Every subcommand takes it; here it changes nothing.
+    &Flag { name: "data-dir", value: "DIR", about: "", set: |_, _| Ok(()) },
+];
 
 /// Prints every finding; fails when pods cannot run here.
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     let mut json = false;
-    let parsed = (|| -> Result<(), Stop> {
-        while let Some(arg) = parser.next()? {
-            match arg {
-                lexopt::Arg::Long("output") => {
-                    json = parser.value()? == "json";
-                    if !json {
-                        return Err(Stop::Usage("--output knows json only".into()));
-                    }
-                }
-                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
-                // Every subcommand takes it; here it changes nothing.
-                lexopt::Arg::Long("data-dir") => drop(parser.value()?),
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        Ok(())
-    })();
-    if let Err(stop) = parsed {
-        return stopped(stop, HELP);
+    if let Err(stop) = flags::read(&mut parser, FLAGS, &mut json) {
+        return stopped(stop, &format!("{USAGE}{}", flags::lines(FLAGS)));
     }
     let findings = check();
     if json {

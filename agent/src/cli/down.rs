@@ -8,20 +8,51 @@ use mote_runtime::keeper::RunDir;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::options::{Stop, block_on, need_root, path, stopped, value};
+use super::flags::{self, Flag, stopped};
+use super::process::{block_on, need_root};
 use crate::instance::Instance;
 use crate::keeper::{Keeper, LABEL_UID, State, label};
 use crate::{net, proxy};
 
-const HELP: &str = "\
+const USAGE: &str = "\
 mote down: stop every pod of a data folder, and its keeper
 
 usage: mote down [OPTIONS]
 
-  --data-dir DIR   the data folder (default /var/lib/mote)
-  --grace SECONDS  between SIGTERM and SIGKILL, at most (default 10; a pod's own grace if that is shorter)
-  --purge          also remove the data folder: images, store, keys
 ";
+
+struct Options {
+    data_dir: PathBuf,
+    grace_seconds: u64,
+    purge: bool,
+}
+
+const FLAGS: &[&Flag<Options>] = &[
+    &Flag {
+        name: "data-dir",
+        value: "DIR",
+        about: "the data folder (default /var/lib/mote)",
+        set: |o, v| {
+            o.data_dir = v.path();
+            Ok(())
+        },
+    },
+    &Flag {
+        name: "grace",
+        value: "SECONDS",
+        about: "between SIGTERM and SIGKILL, at most (default 10; a pod's own grace if that is shorter)",
+        set: |o, v| v.parse().map(|n| o.grace_seconds = n),
+    },
+    &Flag {
+        name: "purge",
+        value: "",
+        about: "also remove the data folder: images, store, keys",
+        set: |o, _| {
+            o.purge = true;
+            Ok(())
+        },
+    },
+];
 
 /// How long a running `mote up` may take to end.
 const END_WITHIN: Duration = Duration::from_secs(20);
@@ -30,23 +61,11 @@ const KEEPER_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Ends an instance.
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
-    let (mut dir, mut grace, mut purge) = (super::data_dir(), 10u64, false);
-    let parsed = (|| -> Result<(), Stop> {
-        while let Some(arg) = parser.next()? {
-            match arg {
-                lexopt::Arg::Long("data-dir") => dir = path(&mut parser)?,
-                lexopt::Arg::Long("grace") => grace = value(&mut parser, "--grace")?,
-                lexopt::Arg::Long("purge") => purge = true,
-                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        Ok(())
-    })();
-    if let Err(stop) = parsed {
-        return stopped(stop, HELP);
+    let mut options = Options { data_dir: super::data_dir(), grace_seconds: 10, purge: false };
+    if let Err(stop) = flags::read(&mut parser, FLAGS, &mut options) {
+        return stopped(stop, &format!("{USAGE}{}", flags::lines(FLAGS)));
     }
-    match down(&dir, Duration::from_secs(grace.min(3600)), purge) {
+    match down(&options.data_dir, Duration::from_secs(options.grace_seconds.min(3600)), options.purge) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => super::failed(&why),
     }
@@ -128,7 +147,7 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
     for uid in uids.iter().filter_map(|uid| crate::pods::model::PodUid::new(uid)) {
         let group = crate::pods::spec::pod_cgroup(&cgroup_parent, uid.as_str());
         mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string())?;
-        crate::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
+        crate::pods::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
     }
     remove_empty_group(&cgroup_parent);
     let mut wrong = Vec::new();

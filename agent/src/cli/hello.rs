@@ -17,7 +17,7 @@ pub(super) fn run(_: lexopt::Parser) -> ExitCode {
     };
     // The first process of a PID namespace is spared signals it has no handler for.
     std::thread::spawn(|| {
-        let _ = super::options::block_on(super::options::signalled());
+        let _ = super::process::block_on(super::process::signalled());
         std::process::exit(0);
     });
     println!("hello: listening on port {port}");

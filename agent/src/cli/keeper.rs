@@ -1,24 +1,26 @@
 //! `mote keeper --dir DIR` (hidden): the parent of all containers of a node. Started by the agent.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::options::{Stop, path, stopped};
+use super::flags::{self, Flag, stopped};
+
+const DIR: Flag<PathBuf> = Flag {
+    name: "dir",
+    value: "DIR",
+    about: "the run folder",
+    set: |dir, v| {
+        *dir = v.path();
+        Ok(())
+    },
+};
 
 /// Runs the keeper.
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
-    let mut dir = None;
-    let parsed = (|| -> Result<(), Stop> {
-        while let Some(arg) = parser.next()? {
-            match arg {
-                lexopt::Arg::Long("dir") => dir = Some(path(&mut parser)?),
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        Ok(())
-    })();
-    match (parsed, dir) {
-        (Ok(()), Some(dir)) => mote_runtime::keeper::main(&dir),
-        (Ok(()), None) => super::usage("keeper: --dir DIR is missing"),
-        (Err(stop), _) => stopped(stop, "usage: mote keeper --dir DIR\n"),
+    let mut dir = PathBuf::new();
+    match flags::read(&mut parser, &[&DIR], &mut dir) {
+        Ok(()) if dir.as_os_str().is_empty() => super::usage("keeper: --dir DIR is missing"),
+        Ok(()) => mote_runtime::keeper::main(&dir),
+        Err(stop) => stopped(stop, "usage: mote keeper --dir DIR\n"),
     }
 }

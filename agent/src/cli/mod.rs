@@ -9,10 +9,12 @@ use std::process::ExitCode;
 mod agent;
 mod check;
 mod down;
+mod flags;
 mod hello;
 mod image;
 mod keeper;
 mod options;
+mod process;
 #[cfg(feature = "minicp")]
 mod server;
 #[cfg(feature = "minicp")]

@@ -1,122 +1,38 @@
 //! `mote up`: control plane and node in one process.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::options::{Patience, Stop, block_on, need_root, path, signalled, stopped, value};
+use super::flags::stopped;
+use super::options::{Command, Options, help};
+use super::process::{block_on, need_root, signalled};
 use crate::agent::Agent;
 use crate::client::{Client, Connector};
-use crate::instance::{Instance, host_name, write_secret};
-use crate::net::{self, Cidr};
+use crate::instance::{Instance, write_secret};
 use crate::run::{self, Running, Start};
 use crate::{apply, demo};
 
 /// How often to look for the pod network, which comes within a second of the first start.
 const NETWORK_EVERY: Duration = Duration::from_millis(50);
 
-const HELP: &str = "\
+const USAGE: &str = "\
 mote up: a whole Kubernetes in this process, its containers beside it
 
 usage: mote up [OPTIONS]
 
-  --data-dir DIR           state of this instance (default /var/lib/mote)
-  --listen ADDR:PORT       the Kubernetes API (default 127.0.0.1:6443)
-  --write-kubeconfig FILE  write the kubeconfig there as well as to DIR/kubeconfig
-  --node-name NAME         default: this machine's name
-  --node-ip ADDR           default: the address of the default route's link
-  --cluster-cidr CIDR      addresses of pods (default 10.42.0.0/16)
-  --service-cidr CIDR      addresses of Services (default 10.43.0.0/16)
-  --cgroup-parent NAME     control group of all pods (default mote)
-  --manifests DIR          static pods: YAML and JSON files
-  --apply FILE             apply it when the API is ready (may be repeated)
-  --plain-http HOST:PORT   a registry reached without TLS (may be repeated; loopback needs no mention)
-  --demo                   a hello page from an image made of this executable; Ctrl-C removes everything
 ";
 
 const END: &str = "
 Ctrl-C or SIGTERM ends control plane and agent; containers go on, and the next `mote up` finds them. `mote down` ends them.
 ";
 
-struct Options {
-    data_dir: PathBuf,
-    listen: SocketAddr,
-    kubeconfig: Option<PathBuf>,
-    node_name: String,
-    node_ip: Option<Ipv4Addr>,
-    cluster_cidr: Cidr,
-    service_cidr: Cidr,
-    cgroup_parent: String,
-    manifests: Option<PathBuf>,
-    apply: Vec<PathBuf>,
-    plain_http: Vec<String>,
-    demo: bool,
-    patience: Patience,
-}
-
-impl Options {
-    fn read(parser: &mut lexopt::Parser) -> Result<Options, Stop> {
-        let mut options = Options {
-            data_dir: super::data_dir(),
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443),
-            kubeconfig: None,
-            node_name: host_name(),
-            node_ip: None,
-            cluster_cidr: Cidr::new(Ipv4Addr::new(10, 42, 0, 0), 16),
-            service_cidr: Cidr::new(Ipv4Addr::new(10, 43, 0, 0), 16),
-            cgroup_parent: "mote".into(),
-            manifests: None,
-            apply: Vec::new(),
-            plain_http: Vec::new(),
-            demo: false,
-            patience: Patience::default(),
-        };
-        while let Some(arg) = parser.next()? {
-            match arg {
-                lexopt::Arg::Long("data-dir") => options.data_dir = path(parser)?,
-                lexopt::Arg::Long("listen") => options.listen = value(parser, "--listen")?,
-                lexopt::Arg::Long("write-kubeconfig") => options.kubeconfig = Some(path(parser)?),
-                lexopt::Arg::Long("node-name") => options.node_name = value(parser, "--node-name")?,
-                lexopt::Arg::Long("node-ip") => options.node_ip = Some(value(parser, "--node-ip")?),
-                lexopt::Arg::Long("cluster-cidr") => options.cluster_cidr = value(parser, "--cluster-cidr")?,
-                lexopt::Arg::Long("service-cidr") => options.service_cidr = value(parser, "--service-cidr")?,
-                lexopt::Arg::Long("cgroup-parent") => options.cgroup_parent = value(parser, "--cgroup-parent")?,
-                lexopt::Arg::Long("manifests") => options.manifests = Some(path(parser)?),
-                lexopt::Arg::Long("apply") => options.apply.push(path(parser)?),
-                lexopt::Arg::Long("plain-http") => options.plain_http.push(value(parser, "--plain-http")?),
-                lexopt::Arg::Long("node-monitor-grace-period") => {
-                    options.patience.grace = Some(value(parser, "--node-monitor-grace-period")?);
-                }
-                lexopt::Arg::Long("default-not-ready-toleration-seconds") => {
-                    options.patience.not_ready = Some(value(parser, "--default-not-ready-toleration-seconds")?);
-                }
-                lexopt::Arg::Long("default-unreachable-toleration-seconds") => {
-                    options.patience.unreachable = Some(value(parser, "--default-unreachable-toleration-seconds")?);
-                }
-                lexopt::Arg::Long("demo") => options.demo = true,
-                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => return Err(Stop::Help),
-                other => return Err(other.unexpected().into()),
-            }
-        }
-        mote_api::meta::dns_subdomain(&options.node_name)
-            .map_err(|why| Stop::Usage(format!("--node-name {:?}: {why}", options.node_name)))?;
-        if !super::sane_group(&options.cgroup_parent) {
-            return Err(Stop::Usage(format!(
-                "--cgroup-parent {:?}: not a relative path of a control group",
-                options.cgroup_parent
-            )));
-        }
-        Ok(options)
-    }
-}
-
 /// Runs until it is told to end.
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
-    let options = match Options::read(&mut parser) {
+    let options = match Options::read(Command::Up, &mut parser) {
         Ok(options) => options,
-        Err(stop) => return stopped(stop, &format!("{HELP}{}{END}", Patience::HELP)),
+        Err(stop) => return stopped(stop, &format!("{USAGE}{}{END}", help(Command::Up))),
     };
     crate::logger::start(log::LevelFilter::Info);
     let done = need_root("mote up").and_then(|()| Instance::open(&options.data_dir)).and_then(|instance| {
@@ -134,39 +50,39 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
     tokio::pin!(stop);
     let server = start_server(options, instance).await?;
     let kubeconfig = instance.data.join("kubeconfig");
-    for file in options.kubeconfig.iter().chain([&kubeconfig]) {
+    for file in options.control_plane.kubeconfig.iter().chain([&kubeconfig]) {
         write_secret(file, &server.admin_kubeconfig())?;
     }
     write_secret(&instance.data.join("join-token"), &format!("{}\n", server.join_token()))?;
     let dial = {
-        let (server, user) = (server.clone(), minicp::UserInfo::node(&options.node_name));
+        let (server, user) = (server.clone(), minicp::UserInfo::node(&options.node.name));
         Connector::Memory(Rc::new(move || server.connect(user.clone())))
     };
     let running = run::start(Start {
         instance,
-        node_name: options.node_name.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
+        node_name: options.node.name.clone(),
+        cgroup_parent: options.node.cgroup_parent.clone(),
         cluster_cidr: options.cluster_cidr,
         service_cidr: options.service_cidr,
         domain: "cluster.local".into(),
         client: Some(Rc::new(Client::new(dial))),
-        manifests: options.manifests.clone(),
-        node_ip: options.node_ip,
+        manifests: options.node.manifests.clone(),
+        node_ip: options.node.ip,
         kubelet_port: 0,
-        plain_http: options.plain_http.clone(),
+        plain_http: options.node.plain_http.clone(),
     })
     .await?;
     let agent = running.agent.clone();
-    server.set_local_node(&options.node_name, Rc::new(move || crate::server::dial(&agent)));
+    server.set_local_node(&options.node.name, Rc::new(move || crate::server::dial(&agent)));
     tokio::task::spawn_local(serve_pods(server.clone(), running.agent.clone()));
     let admin = {
         let server = server.clone();
         Client::new(Connector::Memory(Rc::new(move || server.connect(minicp::UserInfo::admin()))))
     };
-    let config = options.kubeconfig.as_ref().unwrap_or(&kubeconfig);
+    let config = options.control_plane.kubeconfig.as_ref().unwrap_or(&kubeconfig);
     println!("Kubernetes API   {}", server.url());
     println!("kubeconfig       {}", config.display());
-    println!("node             {}", options.node_name);
+    println!("node             {}", options.node.name);
     println!("data             {}", instance.data.display());
     println!("\nTry:  export KUBECONFIG={}\n      kubectl get nodes\n", config.display());
     let ready = begin(options, &running, &admin, instance);
@@ -215,15 +131,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
 }
 
 async fn start_server(options: &Options, instance: &Instance) -> Result<minicp::Server, String> {
-    let mut config = minicp::Config::new(instance.data.clone(), options.listen);
-    let convert = |cidr: Cidr| cidr.to_string().parse().map_err(|e: minicp::config::CidrError| e.to_string());
-    config.cluster_cidr = convert(options.cluster_cidr)?;
-    config.service_cidr = convert(options.service_cidr)?;
-    options.patience.apply(&mut config);
-    if options.listen.ip().is_unspecified() {
-        let known = options.node_ip.or(net::node_address().map_err(|e| format!("find the node's address: {e}"))?);
-        config.advertise = known.map_or(config.advertise, IpAddr::V4);
-    }
+    let config = options.config(instance.data.clone())?;
     minicp::Server::start(config, Rc::new(minicp::SystemClock)).await.map_err(|e| format!("start control plane: {e}"))
 }
 

@@ -6,11 +6,11 @@ use mote_api::meta;
 use mote_api::tree::{Value, str_at};
 use tokio::sync::Notify;
 
-use super::mirror;
 use crate::agent::Agent;
 use crate::client::Client;
 use crate::client::reflect::{Change, Reflector};
 use crate::pods::model::Source;
+use crate::worker::mirror;
 
 /// Follows the API server's wishes for ever; rings `heard` after the first whole list.
 pub async fn follow(agent: Rc<Agent>, client: Rc<Client>, heard: Rc<Notify>) {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use mote_api::meta;
 use mote_api::tree::{Value, set, set_default, str_at};
 
-use super::mirror;
 use crate::agent::Agent;
 use crate::clock::Moment;
 use crate::inotify::Watch;
 use crate::pods::model::Source;
+use crate::worker::mirror;
 
 /// Largest manifest file that is read.
 const FILE_BYTES_MAX: u64 = 3 << 20;

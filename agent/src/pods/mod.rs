@@ -1,14 +1,12 @@
-//! The pods of this node: [`observe`] what is, [`plan`] what to do (pure), [`execute`] it, say so by [`status`].
-//!
-//! One [`worker`] per pod UID owns everything about its pod; a wake-up is only a hint to look again.
+//! What a pod is and what is to be done for it: read from its object ([`model`]), compared with the facts ([`plan`], pure), told as
+//! [`status`], described to the runtime ([`spec`]), with its folders ([`dirs`]) and [`volumes`]. Nothing here knows the agent;
+//! [`crate::worker`] makes it so.
 
 pub mod dirs;
-pub mod execute;
 pub mod model;
-pub mod observe;
 pub mod plan;
 pub mod qos;
-pub mod say;
+pub mod slot;
 pub mod spec;
 pub mod status;
-pub mod worker;
+pub mod volumes;

@@ -124,6 +124,14 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// How events refer to one of its containers.
+    pub fn field_of(&self, container: &str) -> String {
+        match self.container(container).map(|wanted| wanted.role) {
+            Some(Role::App) | None => format!("spec.containers{{{container}}}"),
+            Some(_) => format!("spec.initContainers{{{container}}}"),
+        }
+    }
+
     /// Reads a pod; the error says which part cannot be run.
     pub fn read(object: Rc<Value>, source: Source) -> Result<Pod, String> {
         let uid = PodUid::new(str_at(&object, &["metadata", "uid"])).ok_or("metadata.uid is missing or malformed")?;

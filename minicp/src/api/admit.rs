@@ -92,9 +92,39 @@ pub(crate) async fn namespace_is_live(api: &Api, kind: &Kind, ns: &str) -> Resul
     Ok(Some(object))
 }
 
-/// Whether objects of the kind count their generations.
+/// Why a pod with scheduling gates is not scheduled, in upstream's words.
+pub(crate) const GATED: &str = "Scheduling is blocked due to non-empty scheduling gates";
+
+/// Kinds whose objects count their generations: those whose strategy does so in upstream's `pkg/registry`. (A Service or a Namespace does
+/// not, status or no status.)
+const COUNTED: [&str; 22] = [
+    "CronJob.batch",
+    "CSIDriver.storage.k8s.io",
+    "CustomResourceDefinition.apiextensions.k8s.io",
+    "DaemonSet.apps",
+    "Deployment.apps",
+    "EndpointSlice.discovery.k8s.io",
+    "FlowSchema.flowcontrol.apiserver.k8s.io",
+    "Ingress.networking.k8s.io",
+    "IngressClass.networking.k8s.io",
+    "Job.batch",
+    "MutatingWebhookConfiguration.admissionregistration.k8s.io",
+    "NetworkPolicy.networking.k8s.io",
+    "Pod",
+    "PodDisruptionBudget.policy",
+    "PodTemplate",
+    "PriorityClass.scheduling.k8s.io",
+    "PriorityLevelConfiguration.flowcontrol.apiserver.k8s.io",
+    "ReplicaSet.apps",
+    "ReplicationController",
+    "StatefulSet.apps",
+    "ValidatingAdmissionPolicy.admissionregistration.k8s.io",
+    "ValidatingWebhookConfiguration.admissionregistration.k8s.io",
+];
+
+/// Whether objects of the kind count their generations. Custom resources all do.
 fn has_generation(kind: &Kind) -> bool {
-    kind.status() || kind.scale() || kind.plural == "networkpolicies"
+    kind.type_name.is_empty() || COUNTED.contains(&kind.group_kind().as_str())
 }
 
 /// What the server writes into every new object.
@@ -266,6 +296,12 @@ async fn admit_pod(api: &Api, kind: &Kind, ns: &str, pod: &mut Value) -> Result<
     limits::default(api, kind, ns, pod).await?;
     let qos = qos(pod);
     set(pod, &["status"], json!({"phase": "Pending", "qosClass": qos}));
+    if !list_at(pod, &["spec", "schedulingGates"]).is_empty() {
+        let now = api.now().to_string();
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": GATED,
+            "lastProbeTime": null, "lastTransitionTime": now});
+        set(pod, &["status", "conditions"], json!([condition]));
+    }
     Ok(())
 }
 

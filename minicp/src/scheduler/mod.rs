@@ -9,6 +9,7 @@ pub mod queue;
 pub mod snapshot;
 pub mod terms;
 
+use crate::api::admit::GATED;
 use crate::controllers::Context;
 use crate::controllers::events::About;
 use crate::controllers::frame::Key;
@@ -50,7 +51,13 @@ pub fn spawn(cx: &Context, tasks: &mut JoinSet<()>) {
         start: Instant::now(),
     });
     let routed = core.clone();
-    cx.world.route(move |change| routed.route(change));
+    let teller = cx.clone();
+    cx.world.route(move |change| {
+        routed.route(change);
+        if let Some(pod) = newly_gated(change) {
+            teller.events.say(NAME, about(pod), true, "FailedScheduling", GATED.into());
+        }
+    });
     let cx = cx.clone();
     tasks.spawn_local(async move {
         cx.world.wait_synced().await;
@@ -121,6 +128,14 @@ impl Core {
             self.queue.borrow_mut().wake(self.now_ms());
         }
     }
+}
+
+/// A pod that came with gates: it is not ours to place before they are gone, and `kubectl describe` should say so.
+fn newly_gated(change: &Change) -> Option<&Pod> {
+    let Change::Pod(sides) = change else { return None };
+    let new = sides.new.as_deref().filter(|pod| pod.gated && pod.node.is_none() && pod.meta.deleting.is_none())?;
+    let seen = sides.old.as_ref().is_some_and(|old| old.meta.uid == new.meta.uid);
+    (!seen).then_some(new)
 }
 
 /// It is ours to place.

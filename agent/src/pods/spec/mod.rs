@@ -16,7 +16,7 @@ use mote_runtime::keeper::RunDir;
 use super::dirs::Roots;
 use super::model::{Pod, Wanted};
 use super::qos;
-use crate::volumes;
+use super::volumes;
 use env::{Refs, Self_, expand};
 
 /// Bytes of a log file before it is rotated.

@@ -119,13 +119,13 @@ fn judge(item: &Value, requests: &Amounts, limits: &Amounts, errors: &mut Vec<St
     }
     for (name, most) in amounts(map_at(item, &["max"])) {
         let head = format!("maximum {name} usage per {ty} is {most}");
-        match (requests.get(&name), limits.get(&name)) {
+        if ty == "PersistentVolumeClaim" {
             // Of a claim there is but the request.
-            (Some(request), _) if ty == "PersistentVolumeClaim" => {
-                if *request > most {
-                    errors.push(format!("{head}, but request is {request}"));
-                }
-            }
+            let over = requests.get(&name).filter(|r| **r > most);
+            errors.extend(over.map(|request| format!("{head}, but request is {request}")));
+            continue;
+        }
+        match (requests.get(&name), limits.get(&name)) {
             (_, None) => errors.push(format!("{head}.  No limit is specified")),
             (_, Some(limit)) if *limit > most => errors.push(format!("{head}, but limit is {limit}")),
             (Some(request), _) if *request > most => errors.push(format!("{head}, but request is {request}")),

@@ -273,7 +273,7 @@ fn counts(api: &Api, name: &str) -> Option<Rc<Kind>> {
 /// What a quota's namespace uses now, by the names the quota limits.
 async fn count(api: &Api, ns: &str, quota: &Value) -> Result<Amounts, Status> {
     let hard = amounts(map_at(quota, &["spec", "hard"]));
-    let mut used: Amounts = hard.iter().map(|(k, _)| (k.clone(), Quantity::from_units(0))).collect();
+    let mut used: Amounts = hard.keys().map(|k| (k.clone(), Quantity::from_units(0))).collect();
     let mut kinds: Vec<Rc<Kind>> = Vec::new();
     for kind in hard.keys().filter_map(|name| counts(api, name)) {
         if !kinds.iter().any(|k| k.resource() == kind.resource()) {
@@ -289,7 +289,7 @@ async fn count(api: &Api, ns: &str, quota: &Value) -> Result<Amounts, Status> {
             }
             for (name, amount) in usage(&kind, &object) {
                 if let Some(sum) = used.get_mut(&name) {
-                    *sum = *sum + amount;
+                    *sum += amount;
                 }
             }
         }
@@ -374,7 +374,7 @@ async fn watch_on(api: &Api, watch: &mut crate::store::Watcher, any: bool) -> bo
 /// Namespaces with quotas in which one of the keys is.
 async fn is_relevant(api: &Api, keys: &BTreeSet<Rc<str>>) -> BTreeSet<String> {
     let Ok(quotas) = api.quotas.read(&*api.store).await else { return BTreeSet::new() };
-    let ns = |key: &Rc<str>| key.splitn(6, '/').nth(4).map(str::to_owned);
+    let ns = |key: &Rc<str>| key.split('/').nth(4).map(str::to_owned);
     keys.iter().filter_map(ns).filter(|ns| quotas.has(ns)).collect()
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use mote_api::tree::{Map, Value, json, list_at, str_at};
 use tokio::sync::Notify;
 
-use super::model::{Pod, Source};
-use super::worker::{Memory, Slot, field_of, last_delete};
+use super::memory::Memory;
+use super::mirror;
 use crate::agent::Agent;
 use crate::client::{Content, path};
+use crate::pods::model::{Pod, Source};
+use crate::pods::slot::Slot;
 
 struct Said {
     wanted: RefCell<Option<Rc<Value>>>,
@@ -22,7 +24,7 @@ struct Said {
 }
 
 /// Speaks for one pod.
-pub struct Speaker {
+pub(super) struct Speaker {
     agent: Rc<Agent>,
     said: Rc<Said>,
 }
@@ -33,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Speaker {
     /// For the pod of this slot; starts its task.
-    pub fn new(agent: Rc<Agent>, slot: Rc<Slot>) -> Speaker {
+    pub(super) fn new(agent: Rc<Agent>, slot: Rc<Slot>) -> Speaker {
         let sent = slot.pod().object.get("status").cloned().unwrap_or_default();
         let said = Rc::new(Said {
             wanted: RefCell::new(None),
@@ -50,7 +52,7 @@ impl Speaker {
     }
 
     /// This is the status now.
-    pub fn say(&self, pod: &Pod, status: &Value) {
+    pub(super) fn say(&self, pod: &Pod, status: &Value) {
         let known = self.agent.said.borrow().get(&pod.uid).is_some_and(|known| **known == *status);
         if known {
             return;
@@ -62,7 +64,7 @@ impl Speaker {
     }
 
     /// Nothing of the pod is left here: last words, then its object may go.
-    pub async fn finish(&self, pod: &Pod) {
+    pub(super) async fn finish(&self, pod: &Pod) {
         let Some(client) = &self.agent.client else { return };
         let quiet = async {
             while self.said.busy.get() || self.said.wanted.borrow().is_some() {
@@ -73,7 +75,7 @@ impl Speaker {
         self.said.done.set(true);
         self.said.wake.notify_one();
         if pod.source == Source::Static {
-            crate::desired::mirror::remove_of(&self.agent, pod).await;
+            mirror::remove_of(&self.agent, pod).await;
         }
         if pod.source != Source::Api || pod.object.pointer("/spec/nodeName").is_none() {
             return;
@@ -112,7 +114,7 @@ async fn speak(agent: Rc<Agent>, slot: Rc<Slot>, said: Rc<Said>) {
         let Some(mut patch) = patch else { continue };
         let pod = slot.pod();
         if pod.source == Source::Static {
-            crate::desired::mirror::ensure(&agent, &pod).await;
+            mirror::ensure(&agent, &pod).await;
         } else if let Some(map) = patch.as_object_mut() {
             map.insert("metadata".into(), json!({"uid": pod.uid.as_str()}));
         }
@@ -142,6 +144,11 @@ async fn speak(agent: Rc<Agent>, slot: Rc<Slot>, said: Rc<Said>) {
     }
 }
 
+/// DeleteOptions that end the life of a pod object.
+fn last_delete(uid: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}})
+}
+
 /// A merge patch from one status to another; `None` when they are the same.
 fn difference(old: &Value, new: &Value) -> Option<Value> {
     let empty = Map::new();
@@ -164,7 +171,7 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
 const MINE: [&str; 6] = ["podIP", "podIPs", "reason", "message", "initContainerStatuses", "containerStatuses"];
 
 /// Tells as events which containers are held back now.
-pub fn back_offs(agent: &Agent, pod: &Pod, status: &Value, memory: &mut Memory) {
+pub(super) fn back_offs(agent: &Agent, pod: &Pod, status: &Value, memory: &mut Memory) {
     let both = [list_at(status, &["initContainerStatuses"]), list_at(status, &["containerStatuses"])];
     for entry in both.into_iter().flatten() {
         let (name, reason) = (str_at(entry, &["name"]), str_at(entry, &["state", "waiting", "reason"]));
@@ -180,18 +187,18 @@ pub fn back_offs(agent: &Agent, pod: &Pod, status: &Value, memory: &mut Memory) 
                     "Back-off restarting failed container {name} in pod {}_{}({})",
                     pod.name, pod.namespace, pod.uid
                 );
-                agent.events.note(&pod.object, &field_of(pod, name), true, "BackOff", &message);
+                agent.events.note(&pod.object, &pod.field_of(name), true, "BackOff", &message);
             }
             "ImagePullBackOff" => {
                 let image = pod.container(name).map_or("", |wanted| wanted.image.as_str());
                 agent.events.note(
                     &pod.object,
-                    &field_of(pod, name),
+                    &pod.field_of(name),
                     false,
                     "BackOff",
                     &format!("Back-off pulling image {image:?}"),
                 );
-                agent.events.note(&pod.object, &field_of(pod, name), true, "Failed", "Error: ImagePullBackOff");
+                agent.events.note(&pod.object, &pod.field_of(name), true, "Failed", "Error: ImagePullBackOff");
             }
             _ => {}
         }

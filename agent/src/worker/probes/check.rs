@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Job;
-use crate::pods::execute::process_of;
+use crate::worker::describe::process_of;
 
 /// Bytes of an answer that are read; the status line is what counts.
 const ANSWER_BYTES_MAX: usize = 10 << 10;

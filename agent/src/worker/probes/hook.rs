@@ -7,9 +7,8 @@ use mote_api::tree::{Value, at, i64_at, list_at};
 use mote_runtime::container::Process;
 
 use crate::agent::Agent;
-use crate::pods::execute::process_of;
 use crate::pods::model::Pod;
-use crate::pods::worker::field_of;
+use crate::worker::describe::process_of;
 
 /// A postStart hook may take this long.
 const POST_START_MAX: Duration = Duration::from_secs(120);
@@ -49,11 +48,17 @@ async fn run(
 }
 
 /// Runs the postStart hook; a container whose hook fails is killed.
-pub async fn post_start(agent: Rc<Agent>, pod: Rc<Pod>, container: String, id: String, process: Process) {
+pub(in crate::worker) async fn post_start(
+    agent: Rc<Agent>,
+    pod: Rc<Pod>,
+    container: String,
+    id: String,
+    process: Process,
+) {
     if let Err(why) = run(&agent, &pod, &container, &id, Some(process), "postStart", POST_START_MAX).await {
         agent.events.note(
             &pod.object,
-            &field_of(&pod, &container),
+            &pod.field_of(&container),
             true,
             "FailedPostStartHook",
             &format!("PostStartHook failed: {why}"),
@@ -65,7 +70,7 @@ pub async fn post_start(agent: Rc<Agent>, pod: Rc<Pod>, container: String, id: S
 }
 
 /// Runs the preStop hook within the grace period, then sends the stop signal.
-pub async fn pre_stop(
+pub(in crate::worker) async fn pre_stop(
     agent: Rc<Agent>,
     pod: Rc<Pod>,
     container: String,
@@ -78,7 +83,7 @@ pub async fn pre_stop(
     if let Ok(Err(why)) = tokio::time::timeout(grace, hook).await {
         agent.events.note(
             &pod.object,
-            &field_of(&pod, &container),
+            &pod.field_of(&container),
             true,
             "FailedPreStopHook",
             &format!("PreStopHook failed: {why}"),

@@ -2,7 +2,7 @@
 //! they change something.
 
 mod check;
-pub mod hook;
+pub(super) mod hook;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use crate::agent::Agent;
 use crate::clock::Moment;
 use crate::pods::model::{Pod, Probed};
-use crate::pods::worker::{News, Slot};
+use crate::pods::slot::{News, Slot};
 
 /// Ends the probes when dropped.
-pub struct Probing {
+pub(super) struct Probing {
     task: JoinHandle<()>,
 }
 
@@ -39,15 +39,10 @@ struct Job {
     probed: RefCell<Probed>,
 }
 
-/// Credentials of user name and password.
-pub(crate) fn basic_credentials(username: String, password: String) -> mote_images::Credentials {
-    mote_images::Credentials { username, password, identity_token: None }
-}
-
 impl Probing {
     /// Starts the probes of a running container.
     #[allow(clippy::too_many_arguments)] // what a probe has to know; a struct would only be built to be taken apart
-    pub fn start(
+    pub(super) fn start(
         agent: Rc<Agent>,
         slot: Rc<Slot>,
         pod: Rc<Pod>,
@@ -174,7 +169,7 @@ impl Job {
                 let message = format!("{name} probe failed: {why}");
                 self.agent.events.note(
                     &self.pod.object,
-                    &crate::pods::worker::field_of(&self.pod, &self.container),
+                    &self.pod.field_of(&self.container),
                     true,
                     "Unhealthy",
                     &message,

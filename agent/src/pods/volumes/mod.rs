@@ -16,9 +16,9 @@ use mote_api::quantity::Quantity;
 use mote_api::tree::{Value, at, bool_at, i64_at, list_at, str_at};
 use mote_runtime::container::Mount;
 
-use crate::pods::dirs::{self, Roots};
-use crate::pods::model::{Pod, PodUid, Wanted};
-use crate::pods::spec::env::{self, Refs, Self_};
+use super::dirs::{self, Roots};
+use super::model::{Pod, PodUid, Wanted};
+use super::spec::env::{self, Refs, Self_};
 use atomic::File;
 
 /// Service-account tokens by audience (empty = the API server's own).

@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use mote_api::tree::{Value, bool_at, list_at, str_at};
 
-use super::model::{Exit, Facts, Instance, Pod, Probed, Role, State};
-use super::spec;
-use super::worker::{Memory, Slot};
+use super::memory::Memory;
+use super::probes::Probing;
 use crate::agent::Agent;
 use crate::clock::Moment;
 use crate::keeper::{self, Listed, label};
-use crate::probes::Probing;
+use crate::pods::model::{Exit, Facts, Instance, Pod, Probed, Role, State};
+use crate::pods::slot::Slot;
+use crate::pods::spec;
 
 /// Bytes of a termination message (upstream's limit for one container).
 const MESSAGE_BYTES_MAX: u64 = 4096;
@@ -19,7 +20,7 @@ const MESSAGE_BYTES_MAX: u64 = 4096;
 const LOG_MESSAGE_BYTES_MAX: usize = 2048;
 
 /// Numbers of the first runs: one behind the last log file of each container, so that after a reboot no log is written over.
-pub fn first_attempts(agent: &Agent, pod: &Pod) -> std::collections::BTreeMap<String, u32> {
+pub(super) fn first_attempts(agent: &Agent, pod: &Pod) -> std::collections::BTreeMap<String, u32> {
     let folder = agent.config.roots.pod_logs(&pod.namespace, &pod.name, &pod.uid);
     let mut out = std::collections::BTreeMap::new();
     for wanted in &pod.containers {
@@ -35,7 +36,7 @@ pub fn first_attempts(agent: &Agent, pod: &Pod) -> std::collections::BTreeMap<St
 }
 
 /// The API may know of later runs than the logs here do (a data folder that was emptied).
-pub fn told_attempts(told: &Value, first: &mut std::collections::BTreeMap<String, u32>) {
+pub(super) fn told_attempts(told: &Value, first: &mut std::collections::BTreeMap<String, u32>) {
     let both = [list_at(told, &["containerStatuses"]), list_at(told, &["initContainerStatuses"])];
     for entry in both.into_iter().flatten().filter(|entry| !str_at(entry, &["containerID"]).is_empty()) {
         let count =
@@ -71,7 +72,7 @@ fn instance(listed: &Listed) -> Instance {
 }
 
 /// The facts of this moment.
-pub fn facts(agent: &Agent, pod: &Pod, memory: &mut Memory) -> Facts {
+pub(super) fn facts(agent: &Agent, pod: &Pod, memory: &mut Memory) -> Facts {
     let mut facts = Facts {
         sandbox: memory.sandbox.clone(),
         volumes: memory.volumes.clone(),
@@ -121,7 +122,7 @@ fn last_words(agent: &Agent, pod: &Pod, container: &str, attempt: u32, exit: &Ex
 }
 
 /// Starts probes of running containers that have none going (they are new, or the agent is).
-pub fn refresh(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: &mut Memory, said: &Value) {
+pub(super) fn refresh(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory: &mut Memory, said: &Value) {
     if pod.deleting.is_some() {
         memory.probing.clear();
         return;

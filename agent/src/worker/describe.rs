@@ -1,0 +1,104 @@
+//! The runtime's description of a container, out of everything its pod refers to.
+
+use std::rc::Rc;
+
+use mote_api::tree::{Value, at};
+use mote_images::{Image, Reference};
+use mote_runtime::container::{Container, Process};
+
+use crate::agent::Agent;
+use crate::pods::model::{Pod, Sandbox, Source, Wanted};
+use crate::pods::spec;
+use crate::pods::spec::env::{Refs, Self_, referred};
+
+/// The ConfigMaps and Secrets a pod refers to. An unreachable server is an error, a missing object is not.
+pub(super) async fn refs(agent: &Agent, pod: &Pod) -> Result<Refs, String> {
+    let (config_maps, secrets) = referred(&pod.object);
+    let mut refs = Refs::default();
+    if config_maps.is_empty() && secrets.is_empty() {
+        return Ok(refs);
+    }
+    let Some(client) = agent.client.as_ref().filter(|_| pod.source == Source::Api) else {
+        return Err("ConfigMaps and Secrets are for pods of an API server".into());
+    };
+    for (resource, names, into) in
+        [("configmaps", config_maps, &mut refs.config_maps), ("secrets", secrets, &mut refs.secrets)]
+    {
+        for name in names {
+            let target = crate::client::path::core(&pod.namespace, resource, &name);
+            let object = match client.get(&target).await {
+                Ok(object) => Some(object),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(format!("get {resource} {}/{name}: {error}", pod.namespace)),
+            };
+            into.insert(name, object);
+        }
+    }
+    Ok(refs)
+}
+
+/// Addresses as text, for the downward API.
+pub(super) fn addresses(agent: &Agent, sandbox: &Sandbox) -> (String, String) {
+    let host = agent.config.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+    let pod = match sandbox {
+        Sandbox::Ready { ip: Some(ip) } => ip.to_string(),
+        Sandbox::Ready { ip: None } => host.clone(),
+        _ => String::new(),
+    };
+    (pod, host)
+}
+
+/// The pod as the downward API shows it.
+pub(super) fn me<'a>(agent: &'a Agent, pod: &'a Pod, addresses: &'a (String, String)) -> Self_<'a> {
+    Self_ {
+        pod: &pod.object,
+        pod_ip: &addresses.0,
+        host_ip: &addresses.1,
+        node_name: &agent.config.node_name,
+        node_cpu_milli: i64::try_from(agent.config.cpu_milli).unwrap_or(i64::MAX),
+        node_memory_bytes: i64::try_from(agent.config.memory_bytes).unwrap_or(i64::MAX),
+    }
+}
+
+/// The runtime's description of a container, with everything it refers to.
+pub(super) async fn describe(
+    agent: &Rc<Agent>,
+    pod: &Pod,
+    sandbox: &Sandbox,
+    wanted: &Wanted,
+    image: &Image,
+    attempt: u32,
+    crashes: u32,
+) -> Result<Container, String> {
+    let refs = refs(agent, pod).await?;
+    let addresses = addresses(agent, sandbox);
+    let links = at(&pod.object, &["spec", "enableServiceLinks"]).and_then(Value::as_bool) != Some(false);
+    let services = agent.service_variables(&pod.namespace, links);
+    spec::build(&spec::Making {
+        pod,
+        wanted,
+        attempt,
+        crashes,
+        image,
+        refs: &refs,
+        me: &me(agent, pod, &addresses),
+        services: &services,
+        roots: &agent.config.roots,
+        run: agent.keeper.dir(),
+        cgroup_parent: &agent.config.cgroup_parent,
+        node_memory_bytes: agent.config.memory_bytes,
+    })
+}
+
+/// The process of a running container, for exec probes and hooks after the agent was replaced.
+pub(super) async fn process_of(agent: &Rc<Agent>, pod: &Pod, name: &str) -> Result<Process, String> {
+    let wanted = pod.container(name).ok_or("no such container")?;
+    let reference: Reference = wanted.image.parse().map_err(|e| format!("{e}"))?;
+    let store = agent.images.clone();
+    let image = tokio::task::spawn_blocking(move || store.find(&reference))
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    let image = image.ok_or_else(|| format!("image {} is gone", wanted.image))?;
+    Ok(describe(agent, pod, &Sandbox::None, wanted, &image, 0, 0).await?.process)
+}
