@@ -16,15 +16,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
 use crate::api::client::Client;
+use crate::audit::Audit;
 use crate::auth::UserInfo;
 use crate::auth::rbac::bootstrap;
 use crate::auth::tokens::{Tokens, account::Accounts};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::{self, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
+use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
-use crate::store::Store;
 use crate::store::log::LogStore;
+use crate::store::{Store, sealed};
 use crate::{Dial, seed};
 
 /// Bytes between the two ends of a connection in memory.
@@ -66,6 +67,8 @@ impl Server {
         // The store's lock first: two servers on one folder must not both make a CA.
         let store: Rc<dyn Store> =
             Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
+        let encryption = optional(&config.data_dir.join("encryption.yaml"))?;
+        let store = sealed::open(store, encryption.as_deref()).await.map_err(StartError)?;
         let authority = Arc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
         let listener = TcpListener::bind(config.listen)
             .await
@@ -87,6 +90,7 @@ impl Server {
         let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
         let tokens = Tokens::new(join, accounts, &config.data_dir).map_err(StartError)?;
 
+        let audit = Audit::open(&config.data_dir).map_err(StartError)?;
         let (stop, stopping) = watch::channel(false);
         let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
         let app = Rc::new(App {
@@ -96,6 +100,9 @@ impl Server {
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
             connections: Cell::new(0),
+            peers: RefCell::default(),
+            flow: Rc::default(),
+            audit,
             stopping,
             watches: Cell::new(0),
         });
@@ -132,7 +139,7 @@ impl Server {
     /// An HTTP/1.1 connection over memory, already authenticated as `user`.
     pub fn connect(&self, user: UserInfo) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
-        tokio::task::spawn_local(http::serve(self.0.app.clone(), ours, Some(Rc::new(user)), false));
+        tokio::task::spawn_local(http::serve(self.0.app.clone(), ours, Some(Rc::new(user)), None));
         theirs
     }
     /// How log and exec requests reach the agent in this process, instead of https://ADDRESS:PORT of the Node object.
@@ -185,6 +192,15 @@ impl Certificates {
     }
 }
 
+/// A file that need not be there.
+fn optional(path: &Path) -> Result<Option<String>, StartError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StartError(format!("read {}: {e}", path.display()))),
+    }
+}
+
 /// TLS with a fresh certificate for these names.
 fn serving(authority: &Authority, names: &[String], now: Time) -> Result<Arc<ServerConfig>, StartError> {
     let user = UserInfo::new("kube-apiserver", &[]);
@@ -223,12 +239,47 @@ async fn accept(app: Rc<App>, listener: TcpListener, tls: Arc<ServerConfig>) {
                     log::warn!("connection from {from} refused: {CONNECTIONS_MAX} are open");
                     continue;
                 }
-                tokio::task::spawn_local(connection(app.clone(), acceptor.clone(), tcp, from));
+                let Some(peer) = Peer::new(&app, from.ip()) else {
+                    log::debug!("connection from {from} refused: that address has {ADDRESS_CONNECTIONS_MAX}");
+                    continue;
+                };
+                let connection = connection(app.clone(), acceptor.clone(), tcp, from);
+                tokio::task::spawn_local(async move {
+                    connection.await;
+                    drop(peer);
+                });
             }
             Err(e) => {
                 // Out of descriptors, most likely: give others time to close theirs.
                 log::warn!("accept a connection: {e}");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One connection of an address, as long as it is held.
+struct Peer(Rc<App>, IpAddr);
+
+impl Peer {
+    fn new(app: &Rc<App>, address: IpAddr) -> Option<Peer> {
+        let mut peers = app.peers.borrow_mut();
+        let count = peers.entry(address).or_default();
+        if *count >= ADDRESS_CONNECTIONS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Peer(app.clone(), address))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut peers = self.0.peers.borrow_mut();
+        if let Some(count) = peers.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                peers.remove(&self.1);
             }
         }
     }
@@ -244,7 +295,7 @@ async fn connection(app: Rc<App>, acceptor: TlsAcceptor, tcp: TcpStream, from: S
         Ok(Ok(stream)) => {
             let peer = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
             let user = peer.and_then(|c| pki::user_of(c)).map(Rc::new);
-            http::serve(app, stream, user, true).await;
+            http::serve(app, stream, user, Some(from.ip())).await;
         }
         Ok(Err(e)) => log::debug!("TLS handshake with {from}: {e}"),
         Err(_) => log::debug!("TLS handshake with {from}: no end in time"),

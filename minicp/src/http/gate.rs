@@ -9,18 +9,17 @@ use mote_api::status::Status;
 use super::App;
 use super::route::Asked;
 use crate::api::request::{Target, Verb};
-use crate::auth::{Attributes, UserInfo, impersonate};
+use crate::auth::{Attributes, UserInfo};
 
 /// The user of a request; `user`: known by its connection.
-pub(super) async fn enter(app: &App, user: Option<Rc<UserInfo>>, headers: &HeaderMap) -> Result<Rc<UserInfo>, Status> {
-    let user = match user {
+pub(super) async fn prove(app: &App, user: Option<Rc<UserInfo>>, headers: &HeaderMap) -> Result<Rc<UserInfo>, Status> {
+    Ok(match user {
         Some(user) => user,
         None => {
             let header = headers.get(AUTHORIZATION).and_then(|h| h.to_str().ok());
             Rc::new(app.tokens.user(&app.api, header).await.ok_or_else(Status::unauthorized)?)
         }
-    };
-    impersonate::apply(&app.api, user, headers).await
+    })
 }
 
 /// What a field selector wants of a field, by equality.

@@ -1,5 +1,7 @@
 //! From a request to its answer: who asks, may they, what is meant.
 
+use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt, Limited};
@@ -11,9 +13,9 @@ use mote_api::status::Status;
 use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 
 use super::answer::{self, Answer};
-use super::{App, BODY_TIMEOUT, discovery, gate, openapi, resource};
+use super::{App, BODY_TIMEOUT, discovery, gate, openapi, resource, trail};
 use crate::api::request::{Query, Target, decode};
-use crate::auth::UserInfo;
+use crate::auth::{UserInfo, impersonate};
 
 /// What of a request its handlers see.
 pub(crate) struct Asked {
@@ -22,6 +24,8 @@ pub(crate) struct Asked {
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Rc<UserInfo>,
+    /// The body as it was read, when the audit log wants it.
+    pub kept: Option<RefCell<Value>>,
 }
 
 impl Asked {
@@ -37,7 +41,12 @@ impl Asked {
     }
 }
 
-pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn handle(
+    app: &Rc<App>,
+    user: Option<Rc<UserInfo>>,
+    from: Option<IpAddr>,
+    request: Request<Incoming>,
+) -> Answer {
     app.api.requests.set(app.api.requests.get() + 1);
     let (head, body) = request.into_parts();
     let path = decode_path(head.uri.path());
@@ -45,21 +54,38 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
         return answer::text(200, "ok");
     }
-    let user = match gate::enter(app, user, &head.headers).await {
+    let received = app.api.now();
+    let sender = match gate::prove(app, user, &head.headers).await {
         Ok(user) => user,
         Err(status) => return answer::status(&status),
     };
+    let _seat = match app.flow.enter(&sender.name).await {
+        Ok(seat) => seat,
+        Err(status) => return answer::status(&status),
+    };
     let query = Query::parse(head.uri.query().unwrap_or(""));
-    let asked = Asked { method: head.method, path, query, headers: head.headers, user };
-    match dispatch(app, &asked, body).await {
-        Ok(answer) => answer,
+    let mut asked = Asked { method: head.method, path, query, headers: head.headers, user: sender.clone(), kept: None };
+    let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, &head.uri, from, received));
+    let done = match impersonate::apply(&app.api, sender, &asked.headers).await {
+        Ok(user) => {
+            asked.user = user;
+            dispatch(app, &asked, body).await
+        }
+        Err(status) => Err(status),
+    };
+    let (answer, message) = match done {
+        Ok(answer) => (answer, String::new()),
         Err(status) => {
             if status.code >= 500 {
                 log::warn!("{} {}: {}", asked.method, asked.path, status.message);
             }
-            answer::status(&status)
+            (answer::status(&status), status.message)
         }
+    };
+    if let Some(trail) = audited {
+        trail.end(app, &asked, &answer, &message);
     }
+    answer
 }
 
 /// Percent-decoding of paths: `+` stays.
@@ -141,6 +167,14 @@ pub(crate) async fn read_body(body: Incoming) -> Result<bytes::Bytes, Status> {
 
 /// A body as a tree, and keys that came twice. An empty one is null.
 pub(crate) async fn read_tree(asked: &Asked, body: Incoming) -> Result<(Value, Vec<String>), Status> {
+    let read = parse_body(asked, body).await?;
+    if let Some(kept) = &asked.kept {
+        *kept.borrow_mut() = read.0.clone();
+    }
+    Ok(read)
+}
+
+async fn parse_body(asked: &Asked, body: Incoming) -> Result<(Value, Vec<String>), Status> {
     let media = asked.media_type();
     let bytes = read_body(body).await?;
     if bytes.is_empty() {
