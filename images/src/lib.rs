@@ -24,6 +24,7 @@ pub mod pull;
 mod push;
 pub mod reference;
 pub mod registry;
+pub mod signature;
 pub mod store;
 mod sys;
 

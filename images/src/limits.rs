@@ -30,8 +30,12 @@ pub const EXTENSIONS_PER_ENTRY_MAX: usize = 8;
 pub const XATTRS_PER_ENTRY_MAX: usize = 256;
 /// Data segments of one sparse file.
 pub const SPARSE_SEGMENTS_MAX: usize = 64 * 1024;
+/// Hard links of one layer to files of the layers below.
+pub const LINKS_BELOW_MAX: usize = 64 * 1024;
 /// Window of a zstd frame (what the reference decoder allows without a flag).
 pub const ZSTD_WINDOW_BYTES_MAX: u64 = 128 << 20;
+/// Window that every thread may have at once; one decoder at a time has a larger one (16 MiB are all a pull should need).
+pub const ZSTD_WINDOW_SHARED_BYTES_MAX: u64 = 4 << 20;
 /// Threads that fetch and unpack layers at once.
 pub const UNPACK_THREADS_MAX: usize = 4;
 /// Bytes of the buffer between two stages of a layer's way to disk.
@@ -50,3 +54,17 @@ pub const HOST_FILE_BYTES_MAX: u64 = 1 << 20;
 pub const NAME_SERVERS_MAX: usize = 3;
 /// Bytes of a record of the store (image or layer).
 pub const RECORD_BYTES_MAX: u64 = 1 << 20;
+/// Places (mirrors and the registry itself) that are asked for one repository.
+pub const ENDPOINTS_MAX: usize = 16;
+/// Bytes of a credential helper's answer.
+pub const HELPER_BYTES_MAX: u64 = 64 << 10;
+/// Seconds a credential helper may take.
+pub const HELPER_SECONDS_MAX: u64 = 30;
+/// Levels of indexes within indexes.
+pub const INDEX_DEPTH_MAX: usize = 4;
+/// Indexes within an index that are opened in search of a platform.
+pub const INDEX_DOCUMENTS_MAX: usize = 16;
+/// Signatures of one image that are looked at.
+pub const SIGNATURES_MAX: usize = 64;
+/// Bytes of the payload of one signature.
+pub const SIGNATURE_BYTES_MAX: u64 = 64 << 10;

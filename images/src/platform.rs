@@ -1,5 +1,6 @@
 //! Platforms in Go's words (`linux/arm64/v8`), and the choice of the best manifest of an index for a machine
-//! (OCI image index, "platform"; variants as containerd's platforms package orders them).
+//! (OCI image index, "platform"; variants as containerd's platforms package orders them; for s390x and ppc64le, where the specification
+//! names none, the levels of their compilers: `z14`, `power9`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+
+mod level;
 
 /// Operating system, architecture and variant, normalised.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Debug)]
@@ -35,15 +38,24 @@ impl Platform {
             ("arm", "5") => ("arm", "v5"),
             ("arm", "6") => ("arm", "v6"),
             ("arm", "8") => ("arm", "v8"),
+            ("powerpc64le" | "ppc64el" | "ppc64le", "" | "power8" | "pwr8") => ("ppc64le", ""),
+            ("powerpc64le" | "ppc64el" | "ppc64le", "pwr9") => ("ppc64le", "power9"),
+            ("powerpc64le" | "ppc64el" | "ppc64le", "pwr10") => ("ppc64le", "power10"),
             ("powerpc64le" | "ppc64el" | "ppc64le", other) => ("ppc64le", other),
             (architecture, variant) => (architecture, variant),
         };
         Platform { os, architecture: architecture.to_owned(), variant: variant.to_owned() }
     }
 
-    /// This machine's. The amd64 level is not probed: every amd64 runs the base level, and better ones must be asked for by name.
+    /// What programs for this machine are built for: its architecture at the base level.
     pub fn host() -> Platform {
         Platform::new("linux", machine(std::env::consts::ARCH, cfg!(target_endian = "little")), "")
+    }
+
+    /// This machine's own, with the level its processor reaches: what to choose an image by.
+    pub fn machine() -> Platform {
+        let host = Platform::host();
+        Platform::new(&host.os, &host.architecture, &level::of_machine(&host.architecture))
     }
 
     /// How well a machine of this platform runs an image for `offer`: `None` not at all, else higher is better.
@@ -54,19 +66,29 @@ impl Platform {
         let (mine, theirs) = (self.level(), offer.level());
         match (self.architecture.as_str(), offer.architecture.as_str()) {
             (a, b) if a == b => (theirs <= mine).then_some(100 + theirs),
-            // A 64-bit ARM machine usually runs 32-bit programs, an amd64 machine 386 ones; always second to the real thing.
+            // A 64-bit ARM machine usually runs 32-bit programs; always second to the real thing. (386 on amd64 is left out: the
+            // default seccomp profile stops its system calls.)
             ("arm64", "arm") => Some(theirs.min(50)),
             _ => None,
         }
     }
 
     fn level(&self) -> u32 {
-        let digits: String = self.variant.chars().filter(char::is_ascii_digit).collect();
+        // The names of the older mainframes count otherwise: z196, zEC12, then z13 and on.
+        match (self.architecture.as_str(), self.variant.as_str()) {
+            ("s390x", "z196") => return 11,
+            ("s390x", "zec12" | "zbc12") => return 12,
+            _ => {}
+        }
+        // "v8", "power9", "z14": the first number; a minor one ("v8.2") does not count.
+        let digits = self.variant.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let digits = digits.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
         match (self.architecture.as_str(), digits.parse::<u32>()) {
             (_, Ok(level)) if level < 100 => level,
             ("arm64", _) => 8,
             ("arm", _) => 7,
             ("amd64", _) => 1,
+            ("ppc64le", _) => 8,
             _ => 0,
         }
     }
@@ -142,6 +164,9 @@ mod tests {
             ("Linux/arm/6", "linux/arm/v6"),
             ("linux/s390x", "linux/s390x"),
             ("linux/ppc64el", "linux/ppc64le"),
+            ("linux/ppc64le/power8", "linux/ppc64le"),
+            ("linux/ppc64le/pwr10", "linux/ppc64le/power10"),
+            ("linux/s390x/Z14", "linux/s390x/z14"),
         ] {
             assert_eq!(platform(text).to_string(), want);
         }
@@ -169,6 +194,14 @@ mod tests {
             ("linux/arm64", &["linux/amd64", "linux/arm/v6", "linux/arm/v7"], Some(2)),
             ("linux/s390x", &["linux/amd64", "windows/s390x"], None),
             ("linux/amd64", &["linux/386"], None),
+            ("linux/amd64/v4", &["linux/amd64", "linux/amd64/v3", "linux/amd64/v4", "linux/amd64/v2"], Some(2)),
+            ("linux/amd64/v2", &["linux/amd64/v3"], None),
+            ("linux/arm64", &["linux/arm64/v9"], None),
+            ("linux/arm/v5", &["linux/arm/v6"], None),
+            ("linux/s390x/z14", &["linux/s390x", "linux/s390x/z15", "linux/s390x/z13", "linux/s390x/zec12"], Some(2)),
+            ("linux/s390x", &["linux/s390x/z13"], None),
+            ("linux/ppc64le/power9", &["linux/ppc64le", "linux/ppc64le/power10", "linux/ppc64le/power9"], Some(2)),
+            ("linux/ppc64le", &["linux/ppc64le/power9", "linux/ppc64le/power8"], Some(1)),
         ];
         for (want, offers, index) in table {
             let offers: Vec<Platform> = offers.iter().map(|text| platform(text)).collect();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::layer::hashing::Hashing;
 use crate::limits::{DOCUMENT_BYTES_MAX, UNPACK_THREADS_MAX};
-use crate::manifest::{self, Descriptor, Document, Manifest};
+use crate::manifest::{self, Descriptor, Manifest};
 use crate::platform::Platform;
 use crate::registry::blob::Blob;
 use crate::registry::client::{Client, header};
@@ -15,7 +15,7 @@ use crate::registry::{Credentials, Registries};
 use crate::store::layers::Intake;
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
-use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Reference};
+use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Reference, signature};
 
 /// How to pull.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub struct PullOptions {
 impl Default for PullOptions {
     fn default() -> PullOptions {
         PullOptions {
-            platform: Platform::host(),
+            platform: Platform::machine(),
             credentials: None,
             registries: Registries::default(),
             keep_blobs: false,
@@ -74,11 +74,15 @@ pub(crate) fn pull(
     let inner = &*store.inner;
     let _writing = inner.writing()?;
     let client = Client::new(reference, options.credentials.clone(), &options.registries, cancel)?;
+    // Asked on every way out, also for what is here already: the policy may be newer than the image.
+    let allowed =
+        |digests: &[Digest]| signature::enforce(options.registries.policy.as_deref(), &client, digests, &inner.layout);
     let known = inner.image_record(reference)?.filter(|record| record.platform == options.platform);
     // A digest needs no registry when all it names is here.
     if let Some(record) = known.as_ref().filter(|record| reference.digest() == Some(record.resolved))
         && let Some(image) = inner.image(record)?
     {
+        allowed(&[record.resolved, record.manifest])?;
         observer.event(Progress::Done { id: image.id });
         return Ok(image);
     }
@@ -87,21 +91,16 @@ pub(crate) fn pull(
     if let Some(record) = known.filter(|record| record.resolved == resolved)
         && let Some(image) = inner.image(&record)?
     {
+        allowed(&[record.resolved, record.manifest])?;
         observer.event(Progress::Done { id: image.id });
         return Ok(image);
     }
     let what = reference.to_string();
-    let (manifest_digest, manifest) = match manifest::parse(&bytes, &media_type, &what)? {
-        Document::Manifest(manifest) => (resolved, manifest),
-        Document::Index(offers) => {
-            let chosen = manifest::choose(&offers, &options.platform, reference)?;
-            let (bytes, media_type) = document(inner, &client, &chosen.digest.to_string())?;
-            match manifest::parse(&bytes, &media_type, &what)? {
-                Document::Manifest(manifest) => (inner.write_blob(&bytes)?, manifest),
-                Document::Index(_) => return Err(Error::refused(what, "an index within an index")),
-            }
-        }
-    };
+    let fetch = |digest: &Digest| document(inner, &client, &digest.to_string());
+    let (manifest_digest, bytes, manifest) =
+        manifest::resolve(bytes, &media_type, &options.platform, reference, &fetch)?;
+    inner.write_blob(&bytes)?;
+    allowed(&[resolved, manifest_digest])?;
     let config = config_bytes(inner, &client, &manifest.config)?;
     let (parsed, diff_ids) = ImageConfig::parse(&config, &what)?;
     if options.platform.suits(&parsed.platform).is_none() && !parsed.platform.architecture.is_empty() {
@@ -135,9 +134,10 @@ pub(crate) fn pull(
 pub(crate) fn finish(
     inner: &Inner,
     reference: &Reference,
-    record: ImageRecord,
+    mut record: ImageRecord,
     observer: &dyn Observer,
 ) -> Result<Image, Error> {
+    record.top = inner.settle_top(&reference.to_string(), &record.layers)?;
     inner.write_image(reference, &record)?;
     let image = inner
         .image(&record)?

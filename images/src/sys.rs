@@ -12,6 +12,26 @@ pub(crate) fn fsetxattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Re
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// `flistxattr(2)`: names, in the kernel's order; none where the file system has no attributes.
+pub(crate) fn flistxattr(fd: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let listed = grow(|buffer, size| {
+        // SAFETY: the kernel writes at most `size` bytes, which is the buffer's length; `fd` is open while borrowed.
+        unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.cast(), size) }
+    });
+    match listed {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        listed => Ok(names(&listed?)),
+    }
+}
+
+/// `fgetxattr(2)`.
+pub(crate) fn fgetxattr(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    grow(|buffer, size| {
+        // SAFETY: `name` ends with NUL (CStr); the kernel writes at most `size` bytes, the buffer's length; `fd` is open while borrowed.
+        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), buffer.cast(), size) }
+    })
+}
+
 /// `lsetxattr(2)`: a symbolic link in the last component is not followed.
 pub(crate) fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: both strings end with NUL (CStr); the kernel reads exactly `value.len()` bytes from a live slice.
@@ -25,7 +45,11 @@ pub(crate) fn llistxattr(path: &CStr) -> io::Result<Vec<Vec<u8>>> {
         // SAFETY: `path` ends with NUL; the kernel writes at most `size` bytes, which is the buffer's length.
         unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) }
     })?;
-    Ok(bytes.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    Ok(names(&bytes))
+}
+
+fn names(list: &[u8]) -> Vec<Vec<u8>> {
+    list.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
 /// `lgetxattr(2)`.

@@ -4,6 +4,8 @@
 //! their source. It travels to the keeper as postcard, so fields are only ever appended together with a new frame version
 //! (`keeper::protocol::VERSION`).
 
+pub mod extras;
+
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -90,8 +92,28 @@ pub struct Rlimit {
 pub enum Seccomp {
     #[default]
     None,
+    /// Made by [`crate::seccomp`].
+    Filter(SeccompFilter),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompFilter {
     /// Classic BPF, eight bytes an instruction in the kernel's own layout of this machine.
-    Program(Vec<u8>),
+    pub program: Vec<u8>,
+    /// SECCOMP_FILTER_FLAG_* of linux/seccomp.h.
+    pub flags: u32,
+    /// Who is asked about calls the program answers with NOTIFY.
+    pub listener: Option<SeccompListener>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompListener {
+    /// Unix socket on the host that takes the notify descriptor (OCI `listenerPath`).
+    pub path: PathBuf,
+    /// Opaque to us.
+    pub metadata: String,
+    /// The container's OCI state as JSON, without its pid; may be empty.
+    pub state: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,8 +218,30 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// In order; empty = leave alone. The first is usually "deny all".
     pub devices: Vec<DeviceRule>,
+    /// What has no field of its own.
+    #[serde(skip)]
+    pub settings: Vec<Setting>,
     /// cgroup v2 file -> value, written last.
     pub unified: Vec<(String, String)>,
+}
+
+/// One value for one file of a group; an empty file name = that cgroup version has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// By its v1 name.
+    pub controller: &'static str,
+    pub v1: String,
+    pub v1_value: String,
+    pub v2: String,
+    pub v2_value: String,
+    /// One of several files of which a kernel has one.
+    pub either: bool,
+}
+
+impl Setting {
+    pub(crate) fn new(controller: &'static str, v1: &str, v2: &str, value: &str) -> Self {
+        Self { controller, v1: v1.into(), v1_value: value.into(), v2: v2.into(), v2_value: value.into(), either: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

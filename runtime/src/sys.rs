@@ -1,6 +1,10 @@
 //! The system calls that neither std nor nix has, each behind a safe function. The only `unsafe` of the crate.
 #![allow(unsafe_code)]
 
+mod attributes;
+
+pub(crate) use attributes::*;
+
 use nix::errno::Errno;
 use std::ffi::{CStr, c_int, c_long, c_uint};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -23,6 +27,8 @@ struct CloneArgs {
 }
 
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
+/// The child is our parent's, as we are; it ends with the signal we end with.
+pub(crate) const CLONE_PARENT: u64 = 0x8000;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -41,7 +47,7 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
     let mut args = CloneArgs {
         flags: flags | CLONE_PIDFD,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: if flags & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {
@@ -195,24 +201,29 @@ struct MountAttr {
 
 /// mount_setattr(2) with AT_RECURSIVE: the `rro`, `rnosuid`, … options. 5.12 and later.
 pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<(), Errno> {
+    mount_setattr(mount, &MountAttr { set, clear, propagation: 0, userns_fd: 0 }, true)
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
     const AT_RECURSIVE: c_uint = 0x8000;
-    let attr = MountAttr { set, clear, propagation: 0, userns_fd: 0 };
     // SAFETY: a descriptor, an empty string, and a struct whose size is given.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH as c_uint | AT_RECURSIVE,
-            &raw const attr,
+            libc::AT_EMPTY_PATH as c_uint | if recursive { AT_RECURSIVE } else { 0 },
+            &raw const *attr,
             size_of::<MountAttr>(),
         )
     })
     .map(drop)
 }
 
-/// Loads classic BPF as a seccomp filter of this process. `program` is a whole number of `struct sock_filter` in native layout.
-pub(crate) fn load_seccomp(program: &[u8]) -> Result<(), Errno> {
+/// Loads classic BPF as a seccomp filter of this process. `program` is a whole number of `struct sock_filter` in native layout; the
+/// descriptor is there when `flags` ask for a listener.
+pub(crate) fn load_seccomp(program: &[u8], flags: u32) -> Result<Option<OwnedFd>, Errno> {
+    const NEW_LISTENER: u32 = 8;
     const SET_MODE_FILTER: c_uint = 1;
     let length = u16::try_from(program.len() / 8).map_err(|_| Errno::EINVAL)?;
     if length == 0 || !program.len().is_multiple_of(8) {
@@ -225,7 +236,9 @@ pub(crate) fn load_seccomp(program: &[u8]) -> Result<(), Errno> {
     }
     let fprog = libc::sock_fprog { len: length, filter: words.as_mut_ptr().cast() };
     // SAFETY: `fprog` names `length` instructions of 8 bytes each, alive in `words`; the kernel copies and verifies them.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0 as c_uint, &raw const fprog) }).map(drop)
+    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const fprog) })?;
+    // SAFETY: with this flag, and only then, the answer is a fresh descriptor (close-on-exec by itself).
+    Ok((flags & NEW_LISTENER != 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
 }
 
 const BPF_PROG_LOAD: c_int = 5;

@@ -430,7 +430,7 @@ fn cgroup_folders(path: &str) -> Vec<PathBuf> {
 fn hostile_clients_do_not_stop_it() {
     use std::io::{Read, Write};
     let node = Node::new("hostile");
-    for bytes in [&b"\xff\xff\xff\xff junk"[..], b"\x03\0\0\0\x09\0\0", b"\x05\0\0\0\x01\0\x07\xff\xff"] {
+    for bytes in [&b"\xff\xff\xff\xff junk"[..], b"\x03\0\0\0\x09\0\0", b"\x05\0\0\0\x02\0\x07\xff\xff"] {
         let mut stream = std::os::unix::net::UnixStream::connect(node.run.socket()).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         stream.write_all(bytes).unwrap();

@@ -42,6 +42,11 @@ impl Kubectl {
         self
     }
 
+    /// The executable, for a shell that starts it.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = match &self.netns {
             None => Command::new(&self.program),

@@ -1,9 +1,10 @@
 //! Ports and address ranges nobody else on the machine uses.
 //!
-//! Slot N is held by a lock on a file for as long as the guard lives; the kernel lets go of it when the process dies, however it dies.
+//! Slot N is held by an abstract socket's name for as long as the guard lives; the kernel lets go of it when the process dies, however
+//! it dies, and every copy of these tests on the machine sees it, wherever its temporary files are.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 const SLOTS: u16 = 60;
 const PORT_BASE: u16 = 21_000;
@@ -11,18 +12,15 @@ const PORTS_PER_SLOT: u16 = 20;
 
 pub struct Slot {
     pub number: u16,
-    _lock: File,
+    _name: UnixListener,
 }
 
 impl Slot {
     pub fn take() -> Slot {
         for number in 0..SLOTS {
-            let path = std::env::temp_dir().join(format!("mote-test-slot.{number}"));
-            let Ok(file) = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path) else {
-                continue;
-            };
-            if file.try_lock().is_ok() {
-                return Slot { number, _lock: file };
+            let name = SocketAddr::from_abstract_name(format!("mote-test-slot.{number}")).expect("a short name");
+            if let Ok(listener) = UnixListener::bind_addr(&name) {
+                return Slot { number, _name: listener };
             }
         }
         panic!("all {SLOTS} test slots are taken");

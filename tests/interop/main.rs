@@ -7,3 +7,4 @@ mod harness;
 
 mod image_tools;
 mod kubectl;
+mod streams;

@@ -148,12 +148,7 @@ pub(crate) fn list(socket: &mut Socket) -> Result<Vec<Link>, Error> {
         ifinfo(m, 0, 0, 0);
         m.attr_ne32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     });
-    let each = |links: &mut Vec<Link>, kind, body: &[u8]| {
-        if kind == RTM_NEWLINK {
-            links.extend(parse(body));
-        }
-    };
-    socket.dump(&request, each).map_err(|e| e.error("list", "links"))
+    socket.list(&request, RTM_NEWLINK, parse).map_err(|e| e.error("list", "links"))
 }
 
 /// Deletes a link (of a veth pair: both ends); fine if there is none.

@@ -23,7 +23,7 @@ mod host;
 mod ipam;
 mod link;
 mod name;
-mod netns;
+pub(crate) mod netns;
 pub(crate) mod nft;
 mod pod;
 mod route;

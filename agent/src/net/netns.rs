@@ -1,10 +1,12 @@
-//! Work inside another network namespace: a short-lived thread enters it, opens what is needed and ends. A netlink socket
+//! Work inside another network namespace: a short-lived thread enters it, opens what is needed and ends. A socket
 //! stays in the namespace it was born in, so the caller then goes on from its own thread.
 
 use std::fs::File;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -32,10 +34,21 @@ impl Netns {
 
     /// A socket for links and routes inside the namespace.
     pub(crate) fn route_socket(&self) -> Result<Socket, Error> {
-        let enter = || -> Result<Socket, Error> {
+        self.within(Socket::route)
+    }
+
+    /// A connection to a port of the namespace's own loopback. Blocks, at most `limit` for each address.
+    pub(crate) fn connect_loopback(&self, port: u16, limit: Duration) -> Result<TcpStream, Error> {
+        self.within(|| {
+            connect_loopback(port, limit).map_err(|e| error("connect inside network namespace", &self.name, &e))
+        })
+    }
+
+    fn within<T: Send>(&self, open: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+        let enter = || -> Result<T, Error> {
             setns(&self.file, CloneFlags::CLONE_NEWNET)
                 .map_err(|e| error("enter network namespace", &self.name, &io::Error::from(e)))?;
-            Socket::route()
+            open()
         };
         std::thread::scope(|scope| {
             let thread =
@@ -49,6 +62,12 @@ impl Netns {
             }
         })
     }
+}
+
+/// A connection to a port of this network namespace's loopback: the older address first, as resolvers have it.
+pub(crate) fn connect_loopback(port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let first = TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), limit);
+    first.or_else(|refused| TcpStream::connect_timeout(&(Ipv6Addr::LOCALHOST, port).into(), limit).map_err(|_| refused))
 }
 
 fn error(op: &'static str, object: &str, cause: &io::Error) -> Error {

@@ -101,12 +101,7 @@ pub(crate) fn list(socket: &mut Socket) -> Result<Vec<Route>, Error> {
         m.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
         m.ne32(0);
     });
-    let each = |routes: &mut Vec<Route>, kind, body: &[u8]| {
-        if kind == RTM_NEWROUTE {
-            routes.extend(parse_route(body));
-        }
-    };
-    socket.dump(&request, each).map_err(|e| e.error("list", "routes"))
+    socket.list(&request, RTM_NEWROUTE, parse_route).map_err(|e| e.error("list", "routes"))
 }
 
 fn parse_route(body: &[u8]) -> Option<Route> {
@@ -153,12 +148,7 @@ pub(crate) fn addresses(socket: &mut Socket) -> Result<Vec<Address>, Error> {
         m.raw(&[AF_INET, 0, 0, 0]);
         m.ne32(0);
     });
-    let each = |found: &mut Vec<Address>, kind, body: &[u8]| {
-        if kind == RTM_NEWADDR {
-            found.extend(parse_address(body));
-        }
-    };
-    socket.dump(&request, each).map_err(|e| e.error("list", "addresses"))
+    socket.list(&request, RTM_NEWADDR, parse_address).map_err(|e| e.error("list", "addresses"))
 }
 
 fn parse_address(body: &[u8]) -> Option<Address> {

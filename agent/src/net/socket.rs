@@ -127,6 +127,23 @@ impl Socket {
         Err(Refusal::of(Errno::EAGAIN))
     }
 
+    /// The replies of kind `new` of a dump, as far as `parse` has a use for them.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`].
+    pub(crate) fn list<T>(
+        &mut self,
+        messages: &Messages,
+        new: u16,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        self.dump(messages, |found: &mut Vec<T>, kind, body| {
+            if kind == new {
+                found.extend(parse(body));
+            }
+        })
+    }
+
     fn read_dump<T>(&mut self, found: &mut T, each: &impl Fn(&mut T, u16, &[u8])) -> Result<bool, Refusal> {
         let mut whole = true;
         loop {

@@ -1,7 +1,8 @@
-//! The kubelet API of this node: container logs, the pods, health. Served to the API server only: over an in-memory stream within one
+//! The kubelet API of this node: container logs, the pods, exec, port-forward, health. Served to the API server only: over an in-memory stream within one
 //! process, or over TLS to a client certificate of the cluster's CA.
 
 pub mod logs;
+mod stream;
 pub(crate) mod tls;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use crate::agent::Agent;
 use crate::clock::Moment;
 use crate::keeper::{self, State, label};
 use logs::Options;
+use stream::forward::Ports;
 
 /// Chunks of a log that wait for a slow reader.
 const BACKLOG: usize = 4;
@@ -64,21 +66,23 @@ pub fn dial(agent: &Rc<Agent>) -> DuplexStream {
 }
 
 /// Serves one connection whose peer is proven to be the API server.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(agent: Rc<Agent>, stream: S) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(agent: Rc<Agent>, stream: S) {
     let service = service_fn(move |request| {
         let agent = agent.clone();
-        async move { Ok::<_, Infallible>(route(&agent, &request).await) }
+        async move { Ok::<_, Infallible>(route(&agent, request).await) }
     });
     let http = hyper::server::conn::http1::Builder::new()
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     if let Err(error) = http.await {
         log::debug!("kubelet connection: {error}");
     }
 }
 
-async fn route(agent: &Rc<Agent>, request: &Request<Incoming>) -> Response<Reply> {
-    let path: Vec<&str> = request.uri().path().split('/').filter(|part| !part.is_empty()).collect();
+async fn route(agent: &Rc<Agent>, request: Request<Incoming>) -> Response<Reply> {
+    let path = request.uri().path().to_owned();
+    let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match path.as_slice() {
         ["healthz"] => answer(StatusCode::OK, "text/plain", "ok"),
         ["pods"] => {
@@ -92,8 +96,51 @@ async fn route(agent: &Rc<Agent>, request: &Request<Incoming>) -> Response<Reply
                 Err(why) => answer(StatusCode::BAD_REQUEST, "text/plain", why),
             }
         }
+        ["exec", namespace, pod, container] => exec(agent, request, namespace, pod, container).await,
+        ["portForward", namespace, pod] => match agent.find(namespace, pod) {
+            None => no_pod(namespace, pod),
+            Some(pod) if pod.host_network => stream::port_forward(request, Ports::Host),
+            Some(pod) => {
+                let netns = agent.keeper.dir().namespace(pod.uid.as_str(), "net");
+                stream::port_forward(request, Ports::Pod(netns))
+            }
+        },
         _ => answer(StatusCode::NOT_FOUND, "text/plain", "404 page not found\n"),
     }
+}
+
+async fn exec(
+    agent: &Rc<Agent>,
+    request: Request<Incoming>,
+    namespace: &str,
+    name: &str,
+    container: &str,
+) -> Response<Reply> {
+    let Some(pod) = agent.find(namespace, name) else { return no_pod(namespace, name) };
+    let running = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
+    let running = running.filter(|listed| label(listed, "container") == container && listed.state == State::Running);
+    let Some(listed) = running.max_by_key(|listed| listed.started_at) else {
+        let text = format!("container {container:?} of pod {name:?} is not running");
+        return answer(StatusCode::BAD_REQUEST, "text/plain", text);
+    };
+    let (wanted, args) = stream::command_of(request.uri().query().unwrap_or_default());
+    if args.is_empty() {
+        return answer(StatusCode::BAD_REQUEST, "text/plain", "you must specify at least one command");
+    }
+    let mut process = match crate::worker::describe::process_of(agent, &pod, container).await {
+        Ok(process) => process,
+        Err(why) => return answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", why),
+    };
+    process.args = args;
+    if wanted.tty && !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
+        process.env.push("TERM=xterm".into());
+    }
+    let keeper = agent.keeper.dir().clone();
+    stream::exec(request, stream::exec::Command { keeper, container: listed.id, process, wanted })
+}
+
+fn no_pod(namespace: &str, name: &str) -> Response<Reply> {
+    answer(StatusCode::NOT_FOUND, "text/plain", format!("pod {name:?} not found in namespace {namespace:?}\n"))
 }
 
 /// Reads the query of a log request: the options, and whether the run before is meant.
@@ -133,11 +180,7 @@ fn container_logs(
 ) -> Response<Reply> {
     let bad = |why: String| answer(StatusCode::BAD_REQUEST, "text/plain", why);
     let Some(pod) = agent.find(namespace, name) else {
-        return answer(
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            format!("pod {name:?} not found in namespace {namespace:?}\n"),
-        );
+        return no_pod(namespace, name);
     };
     if pod.container(container).is_none() {
         return bad(format!("container {container:?} in pod {name:?} is not available"));

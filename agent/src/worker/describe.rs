@@ -90,8 +90,8 @@ pub(super) async fn describe(
     })
 }
 
-/// The process of a running container, for exec probes and hooks after the agent was replaced.
-pub(super) async fn process_of(agent: &Rc<Agent>, pod: &Pod, name: &str) -> Result<Process, String> {
+/// The process of a running container as its image and pod want it: for exec, and for probes and hooks after the agent was replaced.
+pub(crate) async fn process_of(agent: &Rc<Agent>, pod: &Pod, name: &str) -> Result<Process, String> {
     let wanted = pod.container(name).ok_or("no such container")?;
     let reference: Reference = wanted.image.parse().map_err(|e| format!("{e}"))?;
     let store = agent.images.clone();

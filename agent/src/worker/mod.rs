@@ -1,7 +1,7 @@
 //! The worker of one pod: observe, plan, say, execute, wait. It owns everything about its pod; others only put a new wish or a piece
 //! of news into its [`Slot`] and wake it.
 
-mod describe;
+pub(crate) mod describe;
 mod execute;
 mod memory;
 pub mod mirror;

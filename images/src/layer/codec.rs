@@ -2,11 +2,12 @@
 //! media types lie (docker pushes gzip under tar's name and the other way round).
 
 use std::io::{self, BufRead, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::limits::ZSTD_WINDOW_BYTES_MAX;
+use crate::limits::{ZSTD_WINDOW_BYTES_MAX, ZSTD_WINDOW_SHARED_BYTES_MAX};
 
 /// How a layer is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +42,7 @@ impl<R: BufRead> Decoder<R> {
         Ok(match Codec::of(inner.fill_buf()?) {
             Codec::Plain => Decoder::Plain(inner),
             Codec::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(inner))),
-            Codec::Zstd => Decoder::Zstd(Box::new(Zstd::new(inner))),
+            Codec::Zstd => Decoder::Zstd(Box::new(Zstd::new(inner)?)),
         })
     }
 
@@ -74,62 +75,81 @@ impl<R: BufRead> Read for Decoder<R> {
     }
 }
 
-/// Zstd frames one after another; the window is reused. The frames' own checksums are not looked at: two sha256 cover the bytes.
+/// Zstd frames one after another, by the reference decoder (measured: 3.8 times as fast as the one in Rust, for 56 KB more; it gives a
+/// frame's own checksum the once-over, two sha256 cover the bytes anyway). A large window is memory: one decoder at a time has one.
 pub struct Zstd<R> {
     inner: R,
-    decoder: FrameDecoder,
-    within: bool,
+    decoder: DCtx<'static>,
+    /// At the beginning or behind a whole frame: the input may end here.
+    between: bool,
+    large: Option<MutexGuard<'static, ()>>,
 }
 
-impl<R: BufRead> Zstd<R> {
-    fn new(inner: R) -> Zstd<R> {
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(ZSTD_WINDOW_BYTES_MAX);
-        Zstd { inner, decoder, within: false }
-    }
+static LARGE_WINDOW: Mutex<()> = Mutex::new(());
 
-    /// Steps over skippable frames; false at the end of the input.
-    fn at_frame(&mut self) -> io::Result<bool> {
+impl<R: BufRead> Zstd<R> {
+    fn new(inner: R) -> io::Result<Zstd<R>> {
+        let mut decoder = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_BYTES_MAX.ilog2())).map_err(zstd_error)?;
+        Ok(Zstd { inner, decoder, between: true, large: None })
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
         loop {
-            match self.inner.fill_buf()?.first() {
-                None => return Ok(false),
-                Some(low) if low & 0xf0 == 0x50 => {}
-                Some(_) => return Ok(true),
+            let bytes = self.inner.fill_buf()?;
+            if self.between {
+                if bytes.is_empty() {
+                    return Ok(0);
+                }
+                if self.large.is_none() && window(bytes).is_none_or(|window| window > ZSTD_WINDOW_SHARED_BYTES_MAX) {
+                    self.large = Some(LARGE_WINDOW.lock().unwrap_or_else(PoisonError::into_inner));
+                }
             }
-            let mut header = [0u8; 8];
-            self.inner.read_exact(&mut header)?;
-            let [_, 0x2a, 0x4d, 0x18, a, b, c, d] = header else {
-                return Err(bad("not a zstd frame"));
-            };
-            let length = u64::from(u32::from_le_bytes([a, b, c, d]));
-            if io::copy(&mut (&mut self.inner).take(length), &mut io::sink())? != length {
+            let ended = bytes.is_empty();
+            let mut input = InBuffer::around(bytes);
+            let mut output = OutBuffer::around(&mut *out);
+            let more = self.decoder.decompress_stream(&mut output, &mut input).map_err(zstd_error)?;
+            let (taken, given) = (input.pos(), output.pos());
+            self.inner.consume(taken);
+            self.between = more == 0;
+            if given > 0 {
+                return Ok(given);
+            }
+            if ended && !self.between {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 }
 
-impl<R: BufRead> Read for Zstd<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if !self.within {
-                if !self.at_frame()? {
-                    return Ok(0);
-                }
-                self.decoder.init(&mut self.inner).map_err(|e| bad(&e.to_string()))?;
-                self.within = true;
-            }
-            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                let step = BlockDecodingStrategy::UptoBlocks(1);
-                self.decoder.decode_blocks(&mut self.inner, step).map_err(|e| bad(&e.to_string()))?;
-            }
-            let n = self.decoder.read(out)?;
-            if n > 0 || out.is_empty() {
-                return Ok(n);
-            }
-            self.within = false;
-        }
+/// Window of the frame that begins here (RFC 8878, 3.1.1.1); 0 for a skippable one, `None` if these bytes do not tell.
+fn window(frame: &[u8]) -> Option<u64> {
+    if matches!(frame, [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50) {
+        return Some(0);
     }
+    let [_, _, _, _, descriptor, rest @ ..] = frame else { return None };
+    if descriptor & 0x20 == 0 {
+        let byte = *rest.first()?;
+        let base = 1u64 << (10 + (byte >> 3));
+        return Some(base + base / 8 * u64::from(byte & 7));
+    }
+    // A single segment: the window is the content, whose size stands behind the dictionary's id.
+    let size = rest.get([0, 1, 2, 4].get(usize::from(descriptor & 3)).copied()?..)?;
+    match descriptor >> 6 {
+        0 => Some(u64::from(*size.first()?)),
+        1 => Some(u64::from(u16::from_le_bytes(*size.first_chunk()?)) + 256),
+        2 => Some(u64::from(u32::from_le_bytes(*size.first_chunk()?))),
+        _ => Some(u64::from_le_bytes(*size.first_chunk()?)),
+    }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    bad(&format!("zstd: {}", zstd_safe::get_error_name(code)))
 }
 
 fn bad(why: &str) -> io::Error {
@@ -178,6 +198,51 @@ mod tests {
         let skip = [0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
         assert_eq!(inflate(&[&skip[..], &zstd(&a), &skip, &zstd(b""), &zstd(&b)].concat()).unwrap(), both);
         assert_eq!(inflate(b"").unwrap(), b"");
+    }
+
+    #[test]
+    fn windows_are_read_off_a_frame() {
+        let frame = |rest: &[u8]| window(&[&[0x28, 0xb5, 0x2f, 0xfd], rest].concat());
+        for (rest, want) in [
+            (&[0u8, 0x58][..], Some(2 << 20)),
+            (&[0, 0x59], Some((2 << 20) + (256 << 10))),
+            (&[0x04, 0x88], Some(128 << 20)),
+            (&[0xa0, 1, 2, 3, 4], Some(0x0403_0201)),
+            (&[0x20, 9], Some(9)),
+            (&[0x63, 7, 7, 7, 7, 1, 0], Some(257)),
+            (&[0xe0, 0, 0, 0, 0, 1, 0, 0, 0], Some(1 << 32)),
+            (&[0xe0, 0, 0], None),
+            (&[0], None),
+            (&[], None),
+        ] {
+            assert_eq!(frame(rest), want, "{rest:x?}");
+        }
+        assert_eq!(window(&[0x5f, 0x2a, 0x4d, 0x18]), Some(0));
+    }
+
+    #[test]
+    fn windows_beyond_the_limit_are_refused_and_large_ones_take_turns() {
+        let with_window = |descriptor: u8, bytes: &[u8]| {
+            let mut frame = zstd(bytes);
+            frame[5] = descriptor;
+            frame
+        };
+        assert_eq!(inflate(&with_window(0x88, b"128 MiB")).unwrap(), b"128 MiB");
+        assert!(
+            inflate(&with_window(0x89, b"144 MiB")).unwrap_err().to_string().contains("Frame requires too much memory")
+        );
+        let (small, large) = (with_window(0x60, &[1; 5000]), with_window(0x61, &[2; 5000]));
+        let mut first = Decoder::new(&large[..]).unwrap();
+        first.read_exact(&mut [0; 10]).unwrap();
+        assert!(LARGE_WINDOW.try_lock().is_err());
+        assert_eq!(inflate(&small).unwrap(), [1; 5000]); // does not wait
+        drop(first);
+        let both = [small, large].concat();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(inflate(&both).unwrap().len(), 10_000));
+            }
+        });
     }
 
     #[test]

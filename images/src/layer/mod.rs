@@ -5,11 +5,14 @@
 //!                                                                                                  └─ listing (names and checksums)
 //! ```
 
+pub mod acl;
 pub mod codec;
 pub mod entry;
 pub mod hashing;
 pub mod listing;
+pub mod open;
 pub mod pax;
+pub mod stack;
 pub mod tar;
 pub mod tree;
 pub mod unpack;

@@ -75,20 +75,36 @@ impl Extensions {
                     self.sparse.push(number(key, part)?.unwrap_or(0))?;
                 }
             }
+            b"SCHILY.acl.access" => self.acl(b"system.posix_acl_access", value)?,
+            b"SCHILY.acl.default" => self.acl(b"system.posix_acl_default", value)?,
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
-                    self.xattrs.retain(|(known, _)| known != name);
                     if name.is_empty() || name.contains(&0) {
                         return Err("malformed extended attribute name".to_owned());
                     }
-                    if self.xattrs.len() >= XATTRS_PER_ENTRY_MAX {
-                        return Err(format!("more than {XATTRS_PER_ENTRY_MAX} extended attributes"));
-                    }
-                    self.xattrs.push((name.to_owned(), value.to_owned()));
+                    self.xattr(name, value.to_owned())?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A later value of the same name counts.
+    fn xattr(&mut self, name: &[u8], value: Vec<u8>) -> Result<(), String> {
+        self.xattrs.retain(|(known, _)| known != name);
+        if self.xattrs.len() >= XATTRS_PER_ENTRY_MAX {
+            return Err(format!("more than {XATTRS_PER_ENTRY_MAX} extended attributes"));
+        }
+        self.xattrs.push((name.to_owned(), value));
+        Ok(())
+    }
+
+    /// The kernel's own form in an extended attribute is the exact one; text counts only without it.
+    fn acl(&mut self, name: &[u8], text: &[u8]) -> Result<(), String> {
+        match super::acl::attribute(text)? {
+            Some(value) if !self.xattrs.iter().any(|(known, _)| known == name) => self.xattr(name, value),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -18,19 +18,34 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
-use super::entry::Inner;
+use super::entry::{Inner, xattr_allowed};
 use super::pax::{Moment, Xattr};
 use super::tar::Kind;
 use crate::sys;
 
 /// Owner, mode, time, extended attributes.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Attributes {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
     pub mtime: Moment,
     pub xattrs: Vec<Xattr>,
+}
+
+impl Attributes {
+    /// What a folder gets that nobody describes (as other tools do: 0755, root).
+    pub fn plain_folder() -> Attributes {
+        Attributes { mode: 0o755, ..Attributes::default() }
+    }
+}
+
+/// A folder that [`Tree::make_parents`] made.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Made {
+    pub path: Inner,
+    /// Where the same layer had hidden what is below: it is new, whatever the layers below have.
+    pub fresh: bool,
 }
 
 /// What lies at a path.
@@ -49,6 +64,7 @@ pub struct Tree {
     last: Option<(Inner, Rc<OwnedFd>)>,
 }
 
+const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
 
 impl Tree {
@@ -104,12 +120,15 @@ impl Tree {
         if name.is_empty() {
             return Ok(Occupant::Dir);
         }
-        let parent = self.folder(&parent)?;
-        Ok(occupant_at(parent.as_fd(), name)?)
+        match self.folder(&parent) {
+            Ok(parent) => Ok(occupant_at(parent.as_fd(), name)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Occupant::Nothing),
+            Err(e) => Err(e),
+        }
     }
 
     /// Makes missing parents (0755, root) and returns those it made.
-    pub fn make_parents(&mut self, path: &Inner) -> io::Result<Vec<Inner>> {
+    pub fn make_parents(&mut self, path: &Inner) -> io::Result<Vec<Made>> {
         let (parent, _) = path.split();
         if self.folder(&parent).is_ok() {
             return Ok(Vec::new());
@@ -135,7 +154,7 @@ impl Tree {
                 if found == Occupant::Whiteout {
                     set_opaque(own.as_fd())?;
                 }
-                made.push(parent);
+                made.push(Made { path: parent, fresh: found == Occupant::Whiteout });
             }
         }
         Ok(made)
@@ -150,6 +169,20 @@ impl Tree {
     /// Hides what the layers below have in this folder.
     pub fn make_opaque(&mut self, path: &Inner) -> io::Result<()> {
         set_opaque(self.folder(path)?.as_fd())
+    }
+
+    /// Whether a folder hides what the layers below have in it.
+    pub fn is_opaque(&mut self, path: &Inner) -> io::Result<bool> {
+        match sys::fgetxattr(self.folder(path)?.as_fd(), OPAQUE) {
+            Ok(value) => Ok(value == b"y"),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Attributes of a folder; extended ones by name, without those no archive may set.
+    pub fn folder_attributes(&mut self, path: &Inner) -> io::Result<Attributes> {
+        attributes(self.folder(path)?.as_fd())
     }
 
     /// Hides one name of the layers below.
@@ -217,6 +250,24 @@ impl Tree {
         Ok(linkat(&*from, from_name, &*to, name, LinkatFlags::empty())?)
     }
 
+    /// Makes `path` the same file as a non-folder of another tree. A file that cannot have one more name is copied.
+    pub fn adopt(&mut self, path: &Inner, from: &mut Tree, target: &Inner) -> io::Result<()> {
+        let (from_parent, from_name) = target.split();
+        let source = from.folder(&from_parent)?;
+        let (parent, name) = path.split();
+        let to = self.folder(&parent)?;
+        match linkat(&*source, from_name, &*to, name, LinkatFlags::empty()) {
+            Err(Errno::EMLINK | Errno::EXDEV) => {
+                let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                let mut source = File::from(openat(&*source, from_name, flags, Mode::empty())?);
+                let mut copy = self.make_file(path)?;
+                io::copy(&mut source, &mut copy)?;
+                self.finish_file(copy, &attributes(source.as_fd())?)
+            }
+            done => Ok(done?),
+        }
+    }
+
     /// Removes what is at `path`, a folder with everything in it.
     pub fn remove(&mut self, path: &Inner) -> io::Result<()> {
         let (parent, name) = path.split();
@@ -244,7 +295,21 @@ fn occupant_at(parent: BorrowedFd<'_>, name: &[u8]) -> nix::Result<Occupant> {
 }
 
 fn set_opaque(folder: BorrowedFd<'_>) -> io::Result<()> {
-    sys::fsetxattr(folder, c"trusted.overlay.opaque", b"y")
+    sys::fsetxattr(folder, OPAQUE, b"y")
+}
+
+fn attributes(fd: BorrowedFd<'_>) -> io::Result<Attributes> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    let mut xattrs = Vec::new();
+    for name in sys::flistxattr(fd)?.into_iter().filter(|name| xattr_allowed(name)) {
+        let value = sys::fgetxattr(fd, &CString::new(name.as_slice())?)?;
+        xattrs.push((name, value));
+    }
+    xattrs.sort();
+    // The types of these fields differ by architecture.
+    #[allow(clippy::unnecessary_cast)]
+    let mtime = Moment { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 };
+    Ok(Attributes { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, xattrs })
 }
 
 /// Removes a folder of this tree and all below it, following nothing. Depth is bounded by the path limit.

@@ -1,6 +1,5 @@
 //! One pass over a layer: every entry decided by [`super::entry`], written by [`super::tree`], noted in [`super::listing`].
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -9,10 +8,13 @@ use super::codec::Decoder;
 use super::entry::{Action, Inner, decide, xattr_allowed};
 use super::hashing::{Hashing, TooLong};
 use super::listing::{Line, Writer};
+use super::open::Open;
 use super::pax::Moment;
 use super::tar::{Archive, Kind, Member, TarError};
-use super::tree::{Attributes, Occupant, Tree};
-use crate::limits::{BOMB_FLOOR_BYTES, ENTRIES_MAX, INFLATE_RATIO_MAX, LAYER_BLOB_BYTES_MAX, LAYER_TAR_BYTES_MAX};
+use super::tree::{Attributes, Made, Occupant, Tree};
+use crate::limits::{
+    BOMB_FLOOR_BYTES, ENTRIES_MAX, INFLATE_RATIO_MAX, LAYER_BLOB_BYTES_MAX, LAYER_TAR_BYTES_MAX, LINKS_BELOW_MAX,
+};
 use crate::{Cancel, DiffId, Digest, Error};
 
 /// What a layer turned out to be. The caller compares the digests with what was promised before the folder is used.
@@ -24,8 +26,8 @@ pub struct Unpacked {
     /// Bytes of all files.
     pub file_bytes: u64,
     pub entries: u64,
-    /// Folders the archive does not describe but has something in.
-    pub implicit: Vec<Inner>,
+    /// What only the layers below can answer.
+    pub open: Open,
 }
 
 /// Unpacks the layer that `input` yields into the empty folder `fs`, and its listing into `list`. `what` names the layer in errors;
@@ -54,12 +56,12 @@ pub fn unpack<R: Read>(
         reported: 0,
         cancel,
         mtimes: Vec::new(),
-        implicit: BTreeSet::from([Inner::default()]),
+        open: Open { folders: [Inner::default()].into(), ..Open::default() },
         file_bytes: 0,
         entries: 0,
     };
     let done = job.run();
-    let Job { archive, list, file_bytes, entries, implicit, .. } = job;
+    let Job { archive, list, file_bytes, entries, open, .. } = job;
     let mut plain = archive.into_inner();
     // What lies behind the archive's end belongs to both digests.
     let done = done.and_then(|()| plain.drain().map_err(|e| stream_error(what, "the end of the archive", e)));
@@ -75,8 +77,7 @@ pub fn unpack<R: Read>(
     }
     list.finish().map_err(|e| Error::io("write the listing of", fs, e))?;
     progress(blob_bytes);
-    let implicit = implicit.into_iter().collect();
-    Ok(Unpacked { digest: hash.digest(), diff_id: plain_hash.diff_id(), blob_bytes, file_bytes, entries, implicit })
+    Ok(Unpacked { digest: hash.digest(), diff_id: plain_hash.diff_id(), blob_bytes, file_bytes, entries, open })
 }
 
 /// Remembers what went wrong below the decoders.
@@ -121,7 +122,7 @@ struct Job<'a, R: Read> {
     reported: u64,
     cancel: &'a Cancel,
     mtimes: Vec<(Inner, Moment)>,
-    implicit: BTreeSet<Inner>,
+    open: Open,
     file_bytes: u64,
     entries: u64,
 }
@@ -164,7 +165,7 @@ impl<R: Read> Job<'_, R> {
         for (path, mtime) in std::mem::take(&mut self.mtimes) {
             self.tree.dir_mtime(&path, mtime).map_err(|e| self.entry_error(&path, e))?;
         }
-        for path in &self.implicit {
+        for path in &self.open.folders {
             self.tree
                 .dir_mtime(path, Moment::default())
                 .map_err(|e| Error::io("set the time of", self.fs.join(path.text()), e))?;
@@ -173,68 +174,122 @@ impl<R: Read> Job<'_, R> {
     }
 
     fn apply(&mut self, path: &Inner, action: Action, member: &Member, attributes: &Attributes) -> Result<(), Error> {
-        let fail = |job: &Self, e| job.entry_error(path, e);
         if action == Action::Skip {
             return Ok(());
         }
-        let made = self.tree.make_parents(path).map_err(|e| fail(self, e))?;
-        for parent in made {
-            self.note_dir(&parent, &Attributes { mode: 0o755, ..Attributes::default() })?;
-            self.implicit.insert(parent);
-        }
-        let occupant = self.tree.occupant(path).map_err(|e| fail(self, e))?;
-        match &action {
-            Action::Opaque => {
-                self.make_dir(path, occupant).map_err(|e| fail(self, e))?;
-                if occupant != Occupant::Dir {
-                    self.note_dir(path, &Attributes { mode: 0o700, ..Attributes::default() })?;
-                    self.implicit.insert(path.clone());
-                }
-                self.tree.make_opaque(path).map_err(|e| fail(self, e))
+        let made = self.tree.make_parents(path).map_err(|e| self.entry_error(path, e))?;
+        for Made { path: parent, fresh } in made {
+            if self.open.links.contains_key(&parent) {
+                return Err(self.entry_error(path, io::ErrorKind::NotADirectory.into()));
             }
-            Action::Whiteout => match occupant {
-                Occupant::Nothing => {
-                    self.tree.make_whiteout(path).map_err(|e| fail(self, e))?;
-                    self.note(Line::Node {
-                        path: path.bytes().to_vec(),
-                        mode: libc::S_IFCHR,
-                        uid: 0,
-                        gid: 0,
-                        device: 0,
-                    })
-                }
-                Occupant::Dir => self.tree.make_opaque(path).map_err(|e| fail(self, e)),
-                Occupant::Whiteout | Occupant::Other => Ok(()),
-            },
+            self.undescribed(parent, fresh)?;
+        }
+        let occupant = self.tree.occupant(path).map_err(|e| self.entry_error(path, e))?;
+        match action {
+            Action::Opaque => self.opaque(path, occupant),
+            Action::Whiteout => self.whiteout(path, occupant),
             Action::Dir => {
-                self.make_dir(path, occupant).map_err(|e| fail(self, e))?;
-                self.tree.dir_attributes(path, attributes).map_err(|e| fail(self, e))?;
+                self.open.links.remove(path);
+                self.make_dir(path, occupant).map_err(|e| self.entry_error(path, e))?;
+                self.tree.dir_attributes(path, attributes).map_err(|e| self.entry_error(path, e))?;
                 self.mtimes.push((path.clone(), attributes.mtime));
-                self.implicit.remove(path);
+                self.open.folders.remove(path);
                 self.note_dir(path, attributes)
             }
-            _ => {
-                if let Action::Hardlink(target) = &action
-                    && self.tree.occupant(target).map_err(|e| fail(self, e))? != Occupant::Other
-                {
-                    return Err(Error::refused(
+            Action::Hardlink(target) => {
+                let found = self.tree.occupant(&target).map_err(|e| self.entry_error(path, e))?;
+                match found {
+                    Occupant::Other => {
+                        self.clear(path, occupant)?;
+                        self.make(path, &Action::Hardlink(target), member, attributes)
+                    }
+                    Occupant::Nothing => self.link_below(path, target, occupant),
+                    Occupant::Dir | Occupant::Whiteout => Err(Error::refused(
                         self.what,
                         format!(
-                            "entry {:?}: hard link to {:?}, which is no file of this layer",
+                            "entry {:?}: hard link to {:?}, which is a folder or hidden by this layer",
                             path.text(),
                             target.text()
                         ),
-                    ));
+                    )),
                 }
-                if occupant == Occupant::Dir {
-                    self.note(Line::Gone { path: path.bytes().to_vec() })?;
-                    self.implicit.retain(|known| !below(known, path));
-                }
-                if occupant != Occupant::Nothing {
-                    self.tree.remove(path).map_err(|e| fail(self, e))?;
-                }
+            }
+            _ => {
+                self.clear(path, occupant)?;
                 self.make(path, &action, member, attributes)
             }
+        }
+    }
+
+    /// A folder that exists for what is in it, until the archive describes it.
+    fn undescribed(&mut self, path: Inner, fresh: bool) -> Result<(), Error> {
+        self.note_dir(&path, &Attributes::plain_folder())?;
+        if fresh {
+            self.mtimes.push((path, Moment::default()));
+        } else {
+            self.open.folders.insert(path);
+        }
+        Ok(())
+    }
+
+    fn opaque(&mut self, path: &Inner, occupant: Occupant) -> Result<(), Error> {
+        if self.open.links.contains_key(path) {
+            return Err(self.entry_error(path, io::ErrorKind::NotADirectory.into()));
+        }
+        self.make_dir(path, occupant).map_err(|e| self.entry_error(path, e))?;
+        if occupant != Occupant::Dir {
+            let plain = Attributes::plain_folder();
+            self.tree.dir_attributes(path, &plain).map_err(|e| self.entry_error(path, e))?;
+            self.undescribed(path.clone(), occupant != Occupant::Nothing)?;
+        }
+        self.tree.make_opaque(path).map_err(|e| self.entry_error(path, e))
+    }
+
+    /// Hides what is below; what the same layer has there stays, whichever comes first in the archive.
+    fn whiteout(&mut self, path: &Inner, occupant: Occupant) -> Result<(), Error> {
+        match occupant {
+            Occupant::Nothing if self.open.links.contains_key(path) => Ok(()),
+            Occupant::Nothing => {
+                self.tree.make_whiteout(path).map_err(|e| self.entry_error(path, e))?;
+                let path = path.bytes().to_vec();
+                self.note(Line::Node { path, mode: libc::S_IFCHR, uid: 0, gid: 0, device: 0 })
+            }
+            Occupant::Dir => self.tree.make_opaque(path).map_err(|e| self.entry_error(path, e)),
+            Occupant::Whiteout | Occupant::Other => Ok(()),
+        }
+    }
+
+    /// A link to what is no file of this layer stays open.
+    fn link_below(&mut self, path: &Inner, target: Inner, occupant: Occupant) -> Result<(), Error> {
+        if occupant != Occupant::Whiteout {
+            self.clear(path, occupant)?;
+        }
+        if occupant == Occupant::Other {
+            self.note(Line::Gone { path: path.bytes().to_vec() })?;
+        }
+        let target = self.open.links.get(&target).cloned().unwrap_or(target);
+        if target == *path {
+            return Err(Error::refused(self.what, format!("entry {:?}: hard link to itself", path.text())));
+        }
+        self.open.links.insert(path.clone(), target);
+        if self.open.links.len() > LINKS_BELOW_MAX {
+            let why = format!("entry {:?}: more than {LINKS_BELOW_MAX} hard links to layers below", path.text());
+            return Err(Error::refused(self.what, why));
+        }
+        Ok(())
+    }
+
+    /// Makes room for something that is no folder.
+    fn clear(&mut self, path: &Inner, occupant: Occupant) -> Result<(), Error> {
+        self.open.links.remove(path);
+        if occupant == Occupant::Dir {
+            self.note(Line::Gone { path: path.bytes().to_vec() })?;
+            self.open.folders.retain(|known| !below(known, path));
+            self.open.links.retain(|known, _| !below(known, path));
+        }
+        match occupant {
+            Occupant::Nothing => Ok(()),
+            _ => self.tree.remove(path).map_err(|e| self.entry_error(path, e)),
         }
     }
 

@@ -21,15 +21,16 @@ pub enum Answer {
     Authorize(String),
     /// Ask for a token: GET `url`, with `Authorization` if there is one.
     Token { url: Url, authorization: Option<String> },
-    /// Exchange a refresh token: POST this form to `url`.
-    Exchange { url: Url, form: String },
+    /// Exchange a refresh token: POST this form to `url`. A server that does not know how takes it as a password: GET `instead`.
+    Exchange { url: Url, form: String, instead: Url },
     /// There is nothing we could answer.
     Refused(String),
 }
 
-/// The value of `Authorization` for basic authentication (RFC 7617).
+/// The value of `Authorization` for basic authentication (RFC 7617). An identity token stands in for the password.
 pub fn basic(credentials: &Credentials) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{}:{}", credentials.username, credentials.password)))
+    let secret = credentials.identity_token.as_ref().unwrap_or(&credentials.password);
+    format!("Basic {}", STANDARD.encode(format!("{}:{secret}", credentials.username)))
 }
 
 /// Chooses an answer to the challenges of `from`. `scope` is asked for where the challenge names none.
@@ -62,6 +63,13 @@ fn token_request(from: &Url, challenge: &Challenge, credentials: Option<&Credent
     }
     let scope = param("scope").unwrap_or(scope);
     let service = param("service").unwrap_or_default();
+    let mut url = realm.clone();
+    if !service.is_empty() {
+        url = url.with_query(&format!("service={}", encode(service)));
+    }
+    for one in scope.split(' ').filter(|one| !one.is_empty()) {
+        url = url.with_query(&format!("scope={}", encode(one)));
+    }
     if let Some(token) = credentials.and_then(|credentials| credentials.identity_token.as_deref()) {
         let form = format!(
             "grant_type=refresh_token&service={}&client_id=mote&scope={}&refresh_token={}",
@@ -69,14 +77,7 @@ fn token_request(from: &Url, challenge: &Challenge, credentials: Option<&Credent
             encode(scope),
             encode(token)
         );
-        return Answer::Exchange { url: realm, form };
-    }
-    let mut url = realm;
-    if !service.is_empty() {
-        url = url.with_query(&format!("service={}", encode(service)));
-    }
-    for one in scope.split(' ').filter(|one| !one.is_empty()) {
-        url = url.with_query(&format!("scope={}", encode(one)));
+        return Answer::Exchange { url: realm, form, instead: url };
     }
     if let Some(credentials) = credentials {
         url = url.with_query(&format!("account={}", encode(&credentials.username)));
@@ -128,12 +129,13 @@ fn parameter(text: &str) -> (String, &str) {
 }
 
 /// Where a redirect leads, and whether credentials may go along: only to the same scheme, host and port. From HTTPS to plain HTTP
-/// only on loopback.
-pub fn redirect(from: &Url, location: &str) -> Result<(Url, bool), String> {
+/// only on loopback and where that host was configured for it (`plain_http`).
+pub fn redirect(from: &Url, location: &str, plain_http: &[String]) -> Result<(Url, bool), String> {
     let to = from.join(location).ok_or_else(|| {
         format!("redirect to an invalid location {:?}", location.chars().take(200).collect::<String>())
     })?;
-    if from.https && !to.https && !is_loopback(&to.authority) {
+    let configured = plain_http.iter().any(|host| host.eq_ignore_ascii_case(&to.authority));
+    if from.https && !to.https && !is_loopback(&to.authority) && !configured {
         return Err(format!("redirect from HTTPS to plain HTTP at {}", to.authority));
     }
     let same = to.authority == from.authority && to.https == from.https;
@@ -194,7 +196,8 @@ mod tests {
             assert!(matches!(ask(refused, Some(&creds())), Answer::Refused(_)), "{refused}");
         }
         let with_token = Credentials { identity_token: Some("t&t".into()), ..creds() };
-        let Answer::Exchange { form, .. } = ask(hub, Some(&with_token)) else { panic!("want an exchange") };
+        let Answer::Exchange { form, instead, .. } = ask(hub, Some(&with_token)) else { panic!("want an exchange") };
+        assert_eq!((instead, basic(&with_token)), (url(""), "Basic bWU6dCZ0".to_owned()));
         assert!(form.contains("refresh_token=t%26t") && form.contains("scope=repository%3Aa%2Fb%3Apull"));
     }
 
@@ -207,10 +210,11 @@ mod tests {
             ("https://cdn.example/x", Some(false)),
             ("https://r.example.evil/x", Some(false)),
             ("http://r.example/x", None),
+            ("http://plain.example/x", Some(false)),
             ("http://127.0.0.1/x", Some(false)),
             ("file:///etc/passwd", None),
         ] {
-            let got = redirect(&from(), location).ok().map(|(_, same)| same);
+            let got = redirect(&from(), location, &["plain.example".to_owned()]).ok().map(|(_, same)| same);
             // "file:///…" reads as a path below the own host, which is harmless; it must never be another scheme
             if location.starts_with("file") {
                 assert!(got.is_none_or(|same| same));
@@ -224,7 +228,7 @@ mod tests {
         #[test]
         fn no_header_panics(header in "[ -~é]{0,80}") {
             let _ = ask(&header, Some(&creds()));
-            let _ = redirect(&from(), &header);
+            let _ = redirect(&from(), &header, &[]);
         }
     }
 }

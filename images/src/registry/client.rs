@@ -1,16 +1,19 @@
-//! Requests to one repository: scheme, authentication, redirects, retries. Decisions are in [`super::auth`] and [`super::url`].
+//! Requests to one repository: whom to ask, authentication, redirects, retries. Decisions are in [`super::auth`], [`super::hosts`] and
+//! [`super::url`].
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::auth::{Answer, answer, redirect};
-use super::transport::{Http, Payload, Response, without_query};
-use super::url::{Url, is_loopback};
+use super::auth::{Answer, answer, basic, redirect};
+use super::hosts::{Disk, Endpoint, Need, endpoints};
+use super::transport::{Http, Payload, Response, Trust, without_query};
+use super::url::{Url, encode};
 use super::{Credentials, Registries};
+use crate::digest::Digest;
 use crate::limits::{ANSWER_BYTES_MAX, ATTEMPTS_MAX, REDIRECTS_MAX};
 use crate::{Cancel, Error, Reference};
 
@@ -24,22 +27,34 @@ pub enum Right {
 /// One request.
 pub struct Request<'a> {
     pub method: &'a str,
+    /// Which of the client's places; its trust and credentials are used.
+    pub place: usize,
     pub url: Url,
     pub headers: Vec<(&'a str, String)>,
     pub payload: Payload<'a>,
     pub right: Right,
 }
 
+/// A mirror or the registry itself, and what we learned about it.
+struct Place {
+    endpoint: Endpoint,
+    http: Http,
+    /// `Authorization` for this host.
+    authorization: Mutex<Option<String>>,
+    /// It answered by TLS where plain HTTP was guessed.
+    tls: AtomicBool,
+    /// A mirror that failed: not asked again by this client.
+    down: AtomicBool,
+}
+
 /// A connection to the registry (and mirrors) of one repository; shared by the threads of a pull.
 pub struct Client {
-    http: Http,
     reference: Reference,
+    /// The caller's, for the registry itself.
     credentials: Option<Credentials>,
-    plain_http: Vec<String>,
-    /// Base URLs, in the order to ask: mirrors, then the registry itself.
-    bases: Vec<Url>,
-    /// `Authorization` by authority.
-    authorizations: Mutex<HashMap<String, String>>,
+    registries: Registries,
+    /// In the order to ask: mirrors, then the registry itself.
+    places: Vec<Place>,
     cancel: Cancel,
 }
 
@@ -51,33 +66,24 @@ impl Client {
         registries: &Registries,
         cancel: &Cancel,
     ) -> Result<Client, Error> {
-        let credentials = match (credentials, &registries.docker_config) {
-            (Some(credentials), _) => Some(credentials),
-            (None, Some(path)) => Credentials::from_docker_config_file(path, reference)?,
-            (None, None) => None,
-        };
-        let authority = match reference.registry() {
-            crate::reference::DEFAULT_REGISTRY => "registry-1.docker.io".to_owned(),
-            other => other.to_owned(),
-        };
-        let mut bases = Vec::new();
-        for (_, mirror) in registries.mirrors.iter().filter(|(host, _)| host == reference.registry()) {
-            bases.push(
-                Url::parse(mirror)
-                    .ok_or_else(|| Error::refused(format!("mirror {mirror:?}"), "not an http or https URL"))?,
-            );
-        }
-        // Loopback speaks plain HTTP unless it turns out not to; everything else only where that was configured (as docker does).
-        let plain =
-            is_loopback(&authority) || registries.plain_http.iter().any(|host| host.eq_ignore_ascii_case(&authority));
-        bases.push(Url { https: !plain, authority, path: "/".to_owned() });
+        let places = endpoints(reference, registries, &Disk)?.into_iter().map(|mut endpoint| {
+            let mut ca_pem = std::mem::take(&mut endpoint.ca_pem);
+            ca_pem.extend(&registries.ca_pem);
+            let client = std::mem::take(&mut endpoint.client);
+            let trust = Trust { ca_pem, client, skip_verify: endpoint.skip_verify, mirror: endpoint.mirror };
+            Place {
+                endpoint,
+                http: Http::new(trust),
+                authorization: Mutex::default(),
+                tls: AtomicBool::new(false),
+                down: AtomicBool::new(false),
+            }
+        });
         Ok(Client {
-            http: Http::new(registries.ca_pem.clone()),
             reference: reference.clone(),
             credentials,
-            plain_http: registries.plain_http.clone(),
-            bases,
-            authorizations: Mutex::default(),
+            registries: registries.clone(),
+            places: places.collect(),
             cancel: cancel.clone(),
         })
     }
@@ -87,31 +93,62 @@ impl Client {
         &self.reference
     }
 
-    /// URLs to ask for `/v2/<repository>/<path>`, mirrors first.
-    pub fn places(&self, path: &str) -> Vec<Url> {
+    /// Places (and URLs there) to ask for `<path>` of the repository, mirrors first.
+    pub fn places(&self, path: &str, need: Need) -> Vec<(usize, Url)> {
         let repository = self.reference.repository();
-        self.bases
-            .iter()
-            .map(|base| Url {
-                path: format!("{}/v2/{repository}/{path}", base.path.trim_end_matches('/')),
-                ..base.clone()
-            })
-            .collect()
+        let fit = self.places.iter().enumerate().filter(|(_, place)| place.endpoint.can.allow(need));
+        fit.map(|(index, place)| {
+            let base = &place.endpoint.base;
+            let url = Url { path: format!("{}/{repository}/{path}", base.path), ..base.clone() };
+            match place.endpoint.mirror {
+                true => (index, url.with_query(&format!("ns={}", encode(self.reference.registry())))),
+                false => (index, url),
+            }
+        })
+        .collect()
     }
 
     /// GET of the first place that has it. Only 200 and 206 are successes.
     pub fn get(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Response, Error> {
+        let need = match path.strip_prefix("manifests/") {
+            Some(selector) if selector.parse::<Digest>().is_err() => Need::Resolve,
+            _ => Need::Pull,
+        };
+        let places = self.places(path, need);
+        let count = places.len();
         let mut last = None;
-        for url in self.places(path) {
-            let request =
-                Request { method: "GET", url, headers: headers.to_vec(), payload: Payload::None, right: Right::Pull };
+        for (nth, (place, url)) in places.into_iter().enumerate() {
+            if self.place(place).is_some_and(|place| place.down.load(Ordering::Relaxed)) && nth + 1 < count {
+                continue;
+            }
+            let named = without_query(&url);
+            let request = Request {
+                method: "GET",
+                place,
+                url,
+                headers: headers.to_vec(),
+                payload: Payload::None,
+                right: Right::Pull,
+            };
             match self.request(&request).and_then(|(_, response)| self.expect(response, &[200, 206], path)) {
                 Ok(response) => return Ok(response),
                 Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(e) if nth + 1 < count => {
+                    // What a mirror lacks it may have of another image; one that fails is not asked again.
+                    if !matches!(e, Error::NotFound { .. }) {
+                        log::warn!("mirror {named}: {e}; asking the next");
+                        self.place(place).inspect(|place| place.down.store(true, Ordering::Relaxed));
+                    }
+                }
                 Err(e) => last = Some(e),
             }
         }
-        Err(last.unwrap_or(Error::Cancelled))
+        Err(last.unwrap_or_else(|| {
+            Error::refused(
+                self.reference.to_string(),
+                format!("no configured host of {} may be asked for {path}", self.reference.registry()),
+            )
+        }))
     }
 
     /// The response if its status is one of `wanted`; else the registry's own reason as an error.
@@ -134,6 +171,9 @@ impl Client {
 
     /// Sends, answers challenges, follows redirects, tries again where that may help. Returns the last URL too.
     pub fn request(&self, request: &Request<'_>) -> Result<(Url, Response), Error> {
+        let mirror = self.place(request.place).is_some_and(|place| place.endpoint.mirror)
+            && request.place + 1 < self.places.len();
+        let attempts = if mirror { 2 } else { ATTEMPTS_MAX };
         let mut attempt = 0;
         loop {
             self.cancel.check()?;
@@ -142,15 +182,19 @@ impl Client {
                 Ok((_, response)) if matches!(response.status().as_u16(), 429 | 500 | 502 | 503 | 504) => {
                     retry_after(response)
                 }
-                Err(e @ Error::Network { .. }) if e.is_retryable() => None,
+                Err(e @ Error::Network { .. }) if e.is_retryable() && !mirror => None,
                 _ => return outcome,
             };
             attempt += 1;
-            if attempt >= ATTEMPTS_MAX {
+            if attempt >= attempts {
                 return outcome;
             }
             self.pause(pause.unwrap_or_else(|| back_off(attempt)))?;
         }
+    }
+
+    fn place(&self, index: usize) -> Option<&Place> {
+        self.places.get(index)
     }
 
     /// Sleeps in small steps, so that a cancelled pull ends at once.
@@ -164,21 +208,20 @@ impl Client {
     }
 
     fn follow(&self, request: &Request<'_>) -> Result<(Url, Response), Error> {
-        let mut url = request.url.clone();
-        let home = url.clone();
-        let mut may_authorize = true;
+        let place = self.place(request.place).ok_or(Error::Cancelled)?;
+        let mut url = place.seen(request.url.clone());
+        // Credentials, configured headers and our certificate are for the place's own host.
+        let mut own_host = url.authority == place.endpoint.base.authority;
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.authorized(request, &url, may_authorize && self.is_ours(&home))?;
+            let response = self.authorized(request, place, &url, own_host)?;
+            url = place.seen(url);
             let status = response.status().as_u16();
             let location = header(&response, "location");
             match (status, location) {
                 (301 | 302 | 303 | 307 | 308, Some(location)) => {
-                    let (next, same) = redirect(&url, &location).map_err(|why| Error::Network {
-                        what: without_query(&url),
-                        why,
-                        retryable: false,
-                    })?;
-                    may_authorize &= same;
+                    let (next, same) = redirect(&url, &location, &self.registries.plain_http)
+                        .map_err(|why| Error::Network { what: without_query(&url), why, retryable: false })?;
+                    own_host &= same;
                     url = next;
                 }
                 _ => return Ok((url, response)),
@@ -191,91 +234,101 @@ impl Client {
         })
     }
 
-    /// Credentials are for the reference's own registry, never for a mirror.
-    fn is_ours(&self, url: &Url) -> bool {
-        self.bases.last().is_some_and(|own| own.authority == url.authority)
-    }
-
-    fn authorized(&self, request: &Request<'_>, url: &Url, with_credentials: bool) -> Result<Response, Error> {
-        let mut authorization = self.known(&url.authority).filter(|_| with_credentials);
+    fn authorized(&self, request: &Request<'_>, place: &Place, url: &Url, own_host: bool) -> Result<Response, Error> {
+        let mut authorization = place.known().filter(|_| own_host);
         for round in 0.. {
             let mut headers = request.headers.clone();
-            headers.extend(authorization.take().map(|value| ("authorization", value)));
-            let response = self.send(request, url, &headers)?;
-            if response.status().as_u16() != 401 || round > 0 || !with_credentials {
+            if own_host {
+                headers.extend(place.endpoint.headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
+            }
+            if let Some(value) = authorization.take() {
+                headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+                headers.push(("authorization", value));
+            }
+            let response = place.send(request, url, &headers, own_host)?;
+            if response.status().as_u16() != 401 || round > 0 || !own_host {
                 return Ok(response);
             }
-            let challenges: Vec<String> = response
-                .headers()
-                .get_all("www-authenticate")
-                .iter()
-                .filter_map(|v| v.to_str().ok())
-                .map(str::to_owned)
-                .collect();
-            let actions = match request.right {
-                Right::Pull => "pull",
-                Right::Push => "pull,push",
-            };
-            let scope = format!("repository:{}:{actions}", self.reference.repository());
-            let answered = match answer(url, &challenges, self.credentials.as_ref(), &scope) {
-                Answer::Authorize(value) => value,
-                Answer::Token { url, authorization } => self.token(url, authorization, None)?,
-                Answer::Exchange { url, form } => self.token(url, None, Some(form))?,
-                Answer::Refused(why) => {
-                    return Err(Error::Unauthorized { what: self.reference.to_string(), reason: why });
-                }
-            };
-            if let Ok(mut known) = self.authorizations.lock() {
-                known.insert(url.authority.clone(), answered.clone());
+            let answered = self.challenged(request, place, url, &response)?;
+            if let Ok(mut known) = place.authorization.lock() {
+                *known = Some(answered.clone());
             }
             authorization = Some(answered);
         }
         Err(Error::Cancelled)
     }
 
-    fn known(&self, authority: &str) -> Option<String> {
-        self.authorizations.lock().ok()?.get(authority).cloned()
-    }
-
-    /// One exchange. A registry on loopback that answers nonsense to plain HTTP is asked by HTTPS, unless plain HTTP was configured.
-    fn send(&self, request: &Request<'_>, url: &Url, headers: &[(&str, String)]) -> Result<Response, Error> {
-        let done = self.http.send(request.method, url, headers, &request.payload);
-        let may_be_tls = !url.https && is_loopback(&url.authority) && !self.plain_http.contains(&url.authority);
-        let is_nonsense = match &done {
-            Ok(response) => {
-                response.status().as_u16() == 400 && header(response, "docker-distribution-api-version").is_none()
-            }
-            Err(Error::Network { why, .. }) => !why.contains("refused") && !why.contains("timed out"),
-            Err(_) => false,
+    /// The `Authorization` that answers a 401.
+    fn challenged(
+        &self,
+        request: &Request<'_>,
+        place: &Place,
+        url: &Url,
+        response: &Response,
+    ) -> Result<String, Error> {
+        let challenges: Vec<String> = response
+            .headers()
+            .get_all("www-authenticate")
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .map(str::to_owned)
+            .collect();
+        let actions = match request.right {
+            Right::Pull => "pull",
+            Right::Push => "pull,push",
         };
-        if may_be_tls && is_nonsense {
-            let secure = Url { https: true, ..url.clone() };
-            if let Ok(response) = self.http.send(request.method, &secure, headers, &request.payload) {
-                return Ok(response);
-            }
+        let scope = format!("repository:{}:{actions}", self.reference.repository());
+        let credentials = self.credentials_of(place)?;
+        match answer(url, &challenges, credentials.as_ref(), &scope) {
+            Answer::Authorize(value) => Ok(value),
+            Answer::Token { url, authorization } => self.token(place, &url, authorization, None),
+            Answer::Exchange { url, form, instead } => match self.token(place, &url, None, Some(form)) {
+                // Not every token server knows OAuth2; those take the token as a password.
+                Err(Error::Network { retryable: false, .. } | Error::NotFound { .. }) => {
+                    self.token(place, &instead, credentials.as_ref().map(basic), None)
+                }
+                done => done,
+            },
+            Answer::Refused(why) => Err(Error::Unauthorized { what: self.reference.to_string(), reason: why }),
         }
-        done
     }
 
-    fn token(&self, url: Url, authorization: Option<String>, form: Option<String>) -> Result<String, Error> {
-        let what = format!("token from {}", without_query(&url));
+    /// What the caller gave is for the registry itself and never for a mirror; what the docker configuration says is by host.
+    fn credentials_of(&self, place: &Place) -> Result<Option<Credentials>, Error> {
+        if !place.endpoint.mirror && self.credentials.is_some() {
+            return Ok(self.credentials.clone());
+        }
+        let Some(path) = &self.registries.docker_config else { return Ok(None) };
+        let host = if place.endpoint.mirror { &place.endpoint.base.authority } else { self.reference.registry() };
+        Credentials::from_docker_config_file(path, host, self.reference.repository())
+    }
+
+    fn token(
+        &self,
+        place: &Place,
+        url: &Url,
+        authorization: Option<String>,
+        form: Option<String>,
+    ) -> Result<String, Error> {
+        let what = format!("token from {}", without_query(url));
+        let own_host = url.authority == place.endpoint.base.authority;
         let mut headers: Vec<(&str, String)> =
             authorization.into_iter().map(|value| ("authorization", value)).collect();
         let response = match &form {
-            None => self.http.send("GET", &url, &headers, &Payload::None)?,
+            None => place.http.send("GET", url, &headers, &Payload::None, own_host)?,
             Some(form) => {
                 headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
-                self.http.send("POST", &url, &headers, &Payload::Bytes(form.as_bytes()))?
+                place.http.send("POST", url, &headers, &Payload::Bytes(form.as_bytes()), own_host)?
             }
         };
         let status = response.status().as_u16();
         let body = read_all(response);
         if status != 200 {
             let reason = reason(status, &body);
-            return Err(if matches!(status, 400..=403) {
-                Error::Unauthorized { what, reason }
-            } else {
-                Error::Network { what, why: reason, retryable: status >= 500 || status == 429 }
+            return Err(match status {
+                404 => Error::NotFound { what, reason },
+                400..=403 => Error::Unauthorized { what, reason },
+                _ => Error::Network { what, why: reason, retryable: status >= 500 || status == 429 },
             });
         }
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -285,6 +338,49 @@ impl Client {
                 Ok(format!("Bearer {token}"))
             }
             _ => Err(Error::Unauthorized { what, reason: "the answer contains no token".to_owned() }),
+        }
+    }
+}
+
+impl Place {
+    fn known(&self) -> Option<String> {
+        self.authorization.lock().ok()?.clone()
+    }
+
+    /// The URL with the scheme this host turned out to speak.
+    fn seen(&self, url: Url) -> Url {
+        let tls = self.tls.load(Ordering::Relaxed) && url.authority == self.endpoint.base.authority;
+        Url { https: url.https || tls, ..url }
+    }
+
+    /// One exchange. A registry on loopback that answers nonsense to plain HTTP is asked by HTTPS, unless plain HTTP was configured.
+    fn send(
+        &self,
+        request: &Request<'_>,
+        url: &Url,
+        headers: &[(&str, String)],
+        own_host: bool,
+    ) -> Result<Response, Error> {
+        let url = self.seen(url.clone());
+        let done = self.http.send(request.method, &url, headers, &request.payload, own_host);
+        let may_be_tls = self.endpoint.guessed && !url.https && url.authority == self.endpoint.base.authority;
+        let is_nonsense = match &done {
+            Ok(response) => {
+                response.status().as_u16() == 400 && header(response, "docker-distribution-api-version").is_none()
+            }
+            Err(Error::Network { why, .. }) => !why.contains("refused") && !why.contains("timed out"),
+            Err(_) => false,
+        };
+        if !may_be_tls || !is_nonsense {
+            return done;
+        }
+        let secure = self.http.send(request.method, &Url { https: true, ..url }, headers, &request.payload, own_host);
+        match &secure {
+            Err(Error::Network { why, .. }) if !why.starts_with("TLS: the registry") => done,
+            _ => {
+                self.tls.store(true, Ordering::Relaxed);
+                secure
+            }
         }
     }
 }
@@ -306,9 +402,17 @@ fn retry_after(response: &Response) -> Option<Duration> {
     header(response, "retry-after")?.trim().parse::<u64>().ok().map(|seconds| Duration::from_secs(seconds.min(60)))
 }
 
-/// 0.2 s, doubled each time, at most 10 s.
+/// 0.2 s, doubled each time, at most 10 s; a quarter more or less by chance, so that a fleet does not come back in step.
 pub fn back_off(attempt: u32) -> Duration {
-    Duration::from_millis((200u64 << attempt.saturating_sub(1).min(10)).min(10_000))
+    let mut chance = [0u8; 1];
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut chance); // without chance it is still a pause
+    jittered(attempt, u32::from(u8::from_ne_bytes(chance)))
+}
+
+/// `chance` of 0 to 255 makes three to five quarters of the pause.
+fn jittered(attempt: u32, chance: u32) -> Duration {
+    let whole = Duration::from_millis((200u64 << attempt.saturating_sub(1).min(10)).min(10_000));
+    whole * (384 + chance) / 512
 }
 
 /// What the registry says went wrong: the messages of its error document, else the status (distribution specification, "Error Codes").
@@ -357,6 +461,8 @@ mod tests {
 
     #[test]
     fn pauses_double_and_end() {
-        assert_eq!([1, 2, 3, 40].map(|n| back_off(n).as_millis()), [200, 400, 800, 10_000]);
+        assert_eq!([1, 2, 3, 40].map(|n| jittered(n, 128).as_millis()), [200, 400, 800, 10_000]);
+        assert_eq!([0, 255].map(|chance| jittered(1, chance).as_millis()), [150, 249]);
+        assert!((150..250).contains(&back_off(1).as_millis()));
     }
 }

@@ -1,12 +1,19 @@
-//! The OCI distribution protocol, client side. Decisions ([`auth`], [`url`]) are pure; [`client`] carries them out over [`transport`].
+//! The OCI distribution protocol, client side. Decisions ([`auth`], [`hosts`], [`proxy`], [`url`]) are pure; [`client`] carries them out
+//! over [`transport`].
 
 pub mod auth;
 pub mod blob;
 pub mod client;
 mod credentials;
+mod helper;
+pub mod hosts;
+pub mod proxy;
 pub mod push;
+pub mod toml;
 pub mod transport;
 pub mod url;
+
+use std::path::{Path, PathBuf};
 
 /// Who we are to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,15 +24,35 @@ pub struct Credentials {
     pub identity_token: Option<String>,
 }
 
-/// How registries are reached.
+/// How registries are reached, and whose images are taken. The default knows no file of this machine.
 #[derive(Clone, Default)]
 pub struct Registries {
     /// `host[:port]` reached by plain HTTP, beyond those on loopback.
     pub plain_http: Vec<String>,
-    /// `(registry, mirror base URL)`: mirrors are asked first, in order, and never get credentials.
+    /// `(registry, mirror base URL)`: asked before what [`Registries::hosts_dirs`] name, in order.
     pub mirrors: Vec<(String, String)>,
     /// More trust anchors (PEM), beside the system's bundle.
     pub ca_pem: Vec<u8>,
-    /// A docker `config.json` to take credentials from.
-    pub docker_config: Option<std::path::PathBuf>,
+    /// A docker `config.json` to take credentials from (`auths`, `credHelpers`, `credsStore`).
+    pub docker_config: Option<PathBuf>,
+    /// Folders in containerd's `certs.d` layout; the first that knows a registry counts ([`hosts`]).
+    pub hosts_dirs: Vec<PathBuf>,
+    /// A containers-policy.json(5) file that says which images are taken; read anew for every pull. Without one, all.
+    pub policy: Option<PathBuf>,
+}
+
+impl Registries {
+    /// What this machine's files say: `<data-dir>/certs.d` and the folders of containerd and docker, the user's docker configuration,
+    /// and `<data-dir>/policy.json` if there is one. (podman's /etc/containers/policy.json counts only where it is named: distributions
+    /// ship it with kinds of signatures that are none of ours.)
+    pub fn of_machine(data_dir: &Path) -> Registries {
+        let hosts_dirs = [data_dir.join("certs.d"), "/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()];
+        let policy = data_dir.join("policy.json");
+        Registries {
+            docker_config: credentials::of_user(&|name| std::env::var_os(name)),
+            hosts_dirs: hosts_dirs.into(),
+            policy: policy.exists().then_some(policy),
+            ..Registries::default()
+        }
+    }
 }

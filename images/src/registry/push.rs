@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use super::client::{Client, Request, Right, header};
+use super::hosts::Need;
 use super::transport::Payload;
 use crate::digest::Digest;
 use crate::{Error, Reference};
@@ -11,7 +12,7 @@ impl Client {
     /// Is the blob there already?
     pub fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
         let path = format!("blobs/{digest}");
-        let (_, response) = self.own("HEAD", &path, Vec::new(), Payload::None)?;
+        let (_, _, response) = self.own("HEAD", &path, Vec::new(), Payload::None)?;
         match response.status().as_u16() {
             200 => Ok(true),
             404 => Ok(false),
@@ -30,7 +31,7 @@ impl Client {
             return Ok(());
         }
         let path = "blobs/uploads/";
-        let (url, response) = self.own("POST", path, vec![("content-length", "0".to_owned())], Payload::None)?;
+        let (place, url, response) = self.own("POST", path, vec![("content-length", "0".to_owned())], Payload::None)?;
         let response = self.expect(response, &[202], path)?;
         let invalid = || Error::Network {
             what: format!("upload {digest}"),
@@ -43,6 +44,7 @@ impl Client {
         let headers = vec![("content-type", "application/octet-stream".to_owned())];
         let (_, response) = self.request(&Request {
             method: "PUT",
+            place,
             url: to,
             headers,
             payload: Payload::Stream { open, length },
@@ -55,20 +57,23 @@ impl Client {
     pub fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<(), Error> {
         let selector = reference.tag().map_or_else(|| Digest::of(bytes).to_string(), str::to_owned);
         let path = format!("manifests/{selector}");
-        let (_, response) =
+        let (_, _, response) =
             self.own("PUT", &path, vec![("content-type", media_type.to_owned())], Payload::Bytes(bytes))?;
         self.expect(response, &[200, 201, 202], &path).map(drop)
     }
 
-    /// A request to the registry itself, never to a mirror.
+    /// A request to the place that takes what is pushed: the last that may, the registry itself unless a `hosts.toml` says otherwise.
     fn own<'a>(
         &self,
         method: &'a str,
         path: &str,
         headers: Vec<(&'a str, String)>,
         payload: Payload<'a>,
-    ) -> Result<(super::url::Url, super::transport::Response), Error> {
-        let url = self.places(path).pop().ok_or(Error::Cancelled)?;
-        self.request(&Request { method, url, headers, payload, right: Right::Push })
+    ) -> Result<(usize, super::url::Url, super::transport::Response), Error> {
+        let (place, url) = self.places(path, Need::Push).pop().ok_or_else(|| {
+            Error::refused(self.reference().to_string(), "none of the registry's configured hosts may be pushed to")
+        })?;
+        let (url, response) = self.request(&Request { method, place, url, headers, payload, right: Right::Push })?;
+        Ok((place, url, response))
     }
 }

@@ -87,6 +87,10 @@ impl Inner {
         let input = Exact { inner: open()?, left: want.size, copy, what: &what };
         let done = unpack(input, &what, &fs, list_file, intake.progress, intake.cancel)?;
         check(&what, &done, diff_id, want)?;
+        if !done.open.is_empty() {
+            let path = work.join("open");
+            File::create(&path).and_then(|file| done.open.write(file)).map_err(|e| Error::io("write", &path, e))?;
+        }
         if intake.keep_blob {
             self.keep_blob(&blob, &want.digest)?;
         }
@@ -97,7 +101,7 @@ impl Inner {
             blob_bytes: done.blob_bytes,
             file_bytes: done.file_bytes,
             entries: done.entries,
-            implicit: done.implicit.iter().map(|path| path.bytes().to_vec()).collect(),
+            implicit: Vec::new(), // in the file `open`: there may be many
             volatile_since,
         })
     }
@@ -170,7 +174,7 @@ impl Inner {
         Ok(found)
     }
 
-    fn lock_layer(&self, diff_id: &DiffId, cancel: &Cancel) -> Result<File, Error> {
+    pub(crate) fn lock_layer(&self, diff_id: &DiffId, cancel: &Cancel) -> Result<File, Error> {
         let path = self.layout.layer_lock(diff_id);
         let file = File::create(&path).map_err(|e| Error::io("create", &path, e))?;
         loop {

@@ -7,8 +7,10 @@
 //! images/<32 hex>                 one record per reference, named by the first half of sha256(reference)
 //! layers/<32 hex>/fs              a layer, named by the first half of its diffID: overlayfs lower folder
 //!                /list            names and checksums (layer::listing)
-//!                /record          sizes, implicit folders, whether it is known to be on the disk
+//!                /open            what only the layers below can answer (layer::open); absent if nothing is
+//!                /record          sizes, whether it is known to be on the disk
 //! leases/<owner>                  layer names, one a line
+//! signatures/<64 hex>             signatures of the image with this manifest or index that were found good (signature::payload)
 //! locks/<32 hex>                  flock: one process and thread unpacks a layer, the others wait
 //! tmp/<unique>/                   work in progress; swept at open when nobody works
 //! ```
@@ -42,6 +44,9 @@ impl Layout {
         let mut hasher = Hasher::default();
         hasher.update(reference.to_string().as_bytes());
         self.root.join("images").join(half(hasher.digest().hex()))
+    }
+    pub fn signatures(&self, digest: &Digest) -> PathBuf {
+        self.root.join("signatures").join(digest.hex())
     }
     pub fn layer_lock(&self, diff_id: &DiffId) -> PathBuf {
         self.root.join("locks").join(layer_name(diff_id))

@@ -3,6 +3,7 @@
 pub mod layers;
 pub mod layout;
 pub mod record;
+mod top;
 mod usage;
 mod verify;
 
@@ -64,7 +65,7 @@ pub(crate) struct Writing(#[allow(dead_code)] File);
 impl Store {
     /// Opens the store in `dir`, makes it if it is not there, sweeps what a crash left.
     pub fn open(dir: &Path) -> Result<Store, Error> {
-        for name in ["", "blobs", "images", "layers", "leases", "locks", "tmp"] {
+        for name in ["", "blobs", "images", "layers", "leases", "locks", "signatures", "tmp"] {
             let path = dir.join(name);
             let mut builder = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -156,12 +157,13 @@ impl Store {
                 self.inner.discard(&dir.join(&name))?;
             }
         }
-        let dir = self.inner.layout.dir("blobs");
-        for name in names(&dir)? {
-            if !blobs.contains(&name) {
-                let path = dir.join(&name);
-                freed += usage::disk_bytes(&path)?;
-                std::fs::remove_file(&path).map_err(|e| Error::io("delete", &path, e))?;
+        for dir in [self.inner.layout.dir("blobs"), self.inner.layout.dir("signatures")] {
+            for name in names(&dir)? {
+                if !blobs.contains(&name) {
+                    let path = dir.join(&name);
+                    freed += usage::disk_bytes(&path)?;
+                    std::fs::remove_file(&path).map_err(|e| Error::io("delete", &path, e))?;
+                }
             }
         }
         Ok(freed)

@@ -21,7 +21,7 @@ pub struct ImageRecord {
     pub since: u64,
     /// Not from a registry: cannot be fetched again.
     pub local: bool,
-    /// Folder attributes the layers leave open are settled by a layer of our own, on top (`implicit`).
+    /// Folder attributes the layers leave open are settled by a layer of our own, on top (`super::top`).
     pub top: Option<DiffId>,
 }
 
@@ -33,7 +33,7 @@ pub struct LayerRecord {
     pub blob_bytes: u64,
     pub file_bytes: u64,
     pub entries: u64,
-    /// Folders the archive has something in but does not describe.
+    /// Folders the archive has something in but does not describe; empty since they stand in the file `open`.
     pub implicit: Vec<Vec<u8>>,
     /// Empty: known to be on the disk. Else the boot during which it was written without waiting for the disk.
     pub volatile_since: String,

@@ -24,5 +24,6 @@ pub mod selector;
 pub mod status;
 pub mod time;
 pub mod tree;
+pub mod uri;
 pub mod validate;
 pub mod yaml;

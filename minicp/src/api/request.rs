@@ -6,6 +6,7 @@ use mote_api::kind::{Kind, Registry};
 use mote_api::schema::Unknown;
 use mote_api::selector::{FieldSelector, LabelSelector};
 use mote_api::status::Status;
+pub use mote_api::uri::{decode, encode};
 
 use crate::auth::UserInfo;
 
@@ -141,36 +142,6 @@ impl Query {
         let pair = |(k, v): &(String, String)| format!("{}={}", encode(k), encode(v));
         self.0.iter().map(pair).collect::<Vec<_>>().join("&")
     }
-}
-
-/// Percent-decoding; `+` is a space. What is malformed stays as it is.
-pub fn decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes().iter();
-    while let Some(&b) = bytes.next() {
-        let rest = bytes.as_slice();
-        let hex = |b: Option<&u8>| char::from(*b?).to_digit(16);
-        match (b, hex(rest.first()), hex(rest.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                bytes.nth(1);
-            }
-            (b'+', ..) => out.push(b' '),
-            _ => out.push(b),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-pub fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for b in text.bytes() {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(b)),
-            _ => out.push_str(&format!("%{b:02X}")),
-        }
-    }
-    out
 }
 
 /// Which objects.

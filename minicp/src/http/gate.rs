@@ -35,8 +35,13 @@ pub(super) async fn resource(app: &App, asked: &Asked, target: &Target) -> Resul
         _ => "",
     };
     let name = if target.name.is_empty() { selected(fields, "metadata.name") } else { &target.name };
+    // Over a WebSocket these come as GET: who may but read shall not run commands.
+    let verb = match (target.verb, target.sub.as_str()) {
+        (Verb::Get, "exec" | "attach" | "portforward") => Verb::Create,
+        (verb, _) => verb,
+    };
     let what = Attributes {
-        verb: target.verb.name(),
+        verb: verb.name(),
         group: &target.kind.group,
         resource: &target.kind.plural,
         sub: &target.sub,

@@ -1,4 +1,4 @@
-//! Requests that a node answers: container logs. In the same process over memory, else over TLS to the node's kubelet port.
+//! Requests that a node answers: container logs, and conversations with a pod. In the same process over memory, else over TLS to the node's kubelet port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Response};
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::http::request::Builder;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mote_api::status::Status;
 use mote_api::tree::{Value, i64_at, list_at, str_at};
@@ -25,14 +30,23 @@ use crate::api::request::{Target, encode};
 /// Time to reach a node.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const KUBELET_PORT: i64 = 10250;
+/// Bytes on their way through a conversation, each way.
+const COPY_BYTES: usize = 16 << 10;
+/// Headers by which client and node agree on a protocol.
+static PASSED: [HeaderName; 7] = [
+    CONNECTION,
+    UPGRADE,
+    SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION,
+    HeaderName::from_static("x-stream-protocol-version"),
+];
 
 pub(super) async fn log(app: &Rc<App>, asked: &Asked, target: &Target) -> Result<Answer, Status> {
     let pod = object::decode(&target.kind, &app.api.entry(&target.kind, &target.ns, &target.name).await?);
     let container = container_of(&pod, &target.name, asked.query.get("container"))?;
-    let node = str_at(&pod, &["spec", "nodeName"]);
-    if node.is_empty() {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name)));
-    }
+    let node = node_of(&pod, &target.name)?;
     let path = format!(
         "/containerLogs/{}/{}/{}?{}",
         encode(&target.ns),
@@ -40,7 +54,7 @@ pub(super) async fn log(app: &Rc<App>, asked: &Asked, target: &Target) -> Result
         encode(&container),
         asked.query.encode()
     );
-    ask_node(app, node, &path).await
+    ask_node(app, node, Request::get(path)).await.map(passed)
 }
 
 /// The container whose log is meant; none named is fine where there is but one.
@@ -64,10 +78,59 @@ fn container_of(pod: &Value, name: &str, asked: &str) -> Result<String, Status> 
     }
 }
 
-async fn ask_node(app: &Rc<App>, node: &str, path: &str) -> Result<Answer, Status> {
+/// A conversation with a pod: exec, attach, port-forward. What the client asked for is asked of the node in the same words; once both
+/// have changed protocol, bytes pass through as they are, and only client and node know what they mean.
+pub(super) async fn stream(app: &Rc<App>, asked: &Asked, target: &Target, sub: &str) -> Result<Answer, Status> {
+    let pod = object::decode(&target.kind, &app.api.entry(&target.kind, &target.ns, &target.name).await?);
+    let node = node_of(&pod, &target.name)?;
+    let (ns, name) = (encode(&target.ns), encode(&target.name));
+    let path = match sub {
+        "portforward" => format!("/portForward/{ns}/{name}?{}", asked.query.encode()),
+        _ => {
+            let container = container_of(&pod, &target.name, asked.query.get("container"))?;
+            format!("/{sub}/{ns}/{name}/{}?{}", encode(&container), asked.query.encode())
+        }
+    };
+    let mut request = Request::builder().method(asked.method.clone()).uri(path);
+    for name in &PASSED {
+        for value in asked.headers.get_all(name) {
+            request = request.header(name, value);
+        }
+    }
+    let client = asked.upgrade.take().ok_or_else(|| Status::bad_request("Upgrade request required"))?;
+    let mut response = ask_node(app, node, request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(passed(response));
+    }
+    let server = hyper::upgrade::on(&mut response);
+    tokio::task::spawn_local(async move {
+        if let Ok((client, server)) = tokio::try_join!(client, server) {
+            // Whoever hangs up first: the other hears of it.
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            let _ = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, COPY_BYTES, COPY_BYTES).await;
+        }
+    });
+    let mut answer = Response::new(AnswerBody::Whole(None));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for name in &PASSED {
+        for value in response.headers().get_all(name) {
+            answer.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    Ok(answer)
+}
+
+fn node_of<'a>(pod: &'a Value, name: &str) -> Result<&'a str, Status> {
+    match str_at(pod, &["spec", "nodeName"]) {
+        "" => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+        node => Ok(node),
+    }
+}
+
+async fn ask_node(app: &Rc<App>, node: &str, request: Builder) -> Result<Response<Incoming>, Status> {
     let dial = app.local_nodes.borrow().get(node).cloned();
     if let Some(dial) = dial {
-        return send(dial(), node, path).await;
+        return send(dial(), node, request).await;
     }
     let kind = app.api.registry().find("nodes").cloned().ok_or_else(Status::no_such_resource)?;
     let object = object::decode(&kind, &app.api.entry(&kind, "", node).await?);
@@ -83,7 +146,7 @@ async fn ask_node(app: &Rc<App>, node: &str, path: &str) -> Result<Answer, Statu
         .await
         .map_err(|_| failed(&"no answer in time"))?
         .map_err(|e| failed(&e))?;
-    send(tls, node, path).await
+    send(tls, node, request).await
 }
 
 fn address_of(node: &Value) -> Option<SocketAddr> {
@@ -94,20 +157,28 @@ fn address_of(node: &Value) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
 }
 
-async fn send<IO: AsyncRead + AsyncWrite + Unpin + 'static>(io: IO, node: &str, path: &str) -> Result<Answer, Status> {
+async fn send<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    io: IO,
+    node: &str,
+    request: Builder,
+) -> Result<Response<Incoming>, Status> {
     let failed = |e: hyper::Error| Status::new(502, "BadGateway", format!("ask node {node}: {e}"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(failed)?;
-    // Ends with the answer's body.
+    // Ends with the answer's body, or goes over into another protocol.
     tokio::task::spawn_local(async move {
-        let _ = connection.await;
+        let _ = connection.with_upgrades().await;
     });
-    let request = Request::get(path).header(hyper::header::HOST, node).body(Empty::<Bytes>::new());
+    let request = request.header(HOST, node).body(Empty::<Bytes>::new());
     let request = request.map_err(|e| Status::internal(format!("ask node {node}: {e}")))?;
-    let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+    sender.send_request(request).await.map_err(failed)
+}
+
+fn passed(response: Response<Incoming>) -> Answer {
+    let (head, body) = response.into_parts();
     let mut answer = Response::new(AnswerBody::Passed(body));
     *answer.status_mut() = head.status;
     if let Some(ty) = head.headers.get(CONTENT_TYPE) {
         answer.headers_mut().insert(CONTENT_TYPE, ty.clone());
     }
-    Ok(answer)
+    answer
 }

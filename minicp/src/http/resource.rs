@@ -27,6 +27,9 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
     }
     match (target.verb, target.sub.as_str()) {
         (Verb::Get, "log") => proxy::log(app, asked, target).await,
+        (Verb::Get | Verb::Create, sub @ ("exec" | "attach" | "portforward")) => {
+            proxy::stream(app, asked, target, sub).await
+        }
         (_, "exec" | "attach" | "portforward" | "proxy") => {
             Err(Status::new(501, "NotImplemented", format!("{}/{} is not served yet", kind.plural, target.sub)))
         }

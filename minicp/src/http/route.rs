@@ -7,6 +7,7 @@ use std::rc::Rc;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request};
 use mote_api::proto;
 use mote_api::status::Status;
@@ -24,6 +25,8 @@ pub(crate) struct Asked {
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Rc<UserInfo>,
+    /// Set where the client wants to go on in another protocol; taken by who agrees.
+    pub upgrade: RefCell<Option<OnUpgrade>>,
     /// The body as it was read, when the audit log wants it.
     pub kept: Option<RefCell<Value>>,
 }
@@ -48,7 +51,7 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Answer {
     app.api.requests.set(app.api.requests.get() + 1);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let path = decode_path(head.uri.path());
     // Health is the one thing that nobody has to say who they are for.
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
@@ -64,7 +67,9 @@ pub(crate) async fn handle(
         Err(status) => return answer::status(&status),
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
-    let mut asked = Asked { method: head.method, path, query, headers: head.headers, user: sender.clone(), kept: None };
+    let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
+    let mut asked =
+        Asked { method: head.method, path, query, headers: head.headers, user: sender.clone(), upgrade, kept: None };
     let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, &head.uri, from, received));
     let done = match impersonate::apply(&app.api, sender, &asked.headers).await {
         Ok(user) => {

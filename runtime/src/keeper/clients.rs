@@ -1,8 +1,11 @@
-//! The sockets of the keeper's clients: never waited for, bounded, dropped when slow or strange.
+//! The sockets of the keeper's clients: never waited for, bounded, dropped when slow or strange. Descriptors that come with a request
+//! wait for it to be taken up; those nobody takes are closed.
 
 use super::protocol::{Call, Decoder, Event, Failure, FailureKind, FrameError, Message, Reply, encode};
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use crate::descriptors;
+use nix::sys::socket::MsgFlags;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 pub(crate) const CLIENTS_MAX: usize = 32;
@@ -17,6 +20,7 @@ pub(crate) struct Client {
     pub(crate) events: bool,
     decoder: Decoder,
     unsent: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
     /// Ends once everything is sent.
     closing: bool,
     dead: bool,
@@ -47,6 +51,7 @@ impl Clients {
                 events: false,
                 decoder,
                 unsent: Vec::new(),
+                descriptors: Vec::new(),
                 closing: false,
                 dead: false,
             });
@@ -59,7 +64,7 @@ impl Clients {
         let mut calls = Vec::new();
         let mut total = 0;
         while total < READ_BYTES_MAX && !client.closing {
-            match client.stream.read(buffer) {
+            match client.receive(buffer) {
                 Ok(0) => client.dead = true,
                 Ok(count) => {
                     total += count;
@@ -75,6 +80,12 @@ impl Clients {
             break;
         }
         calls
+    }
+
+    /// The descriptors that came with the last requests of client `id`.
+    pub(crate) fn descriptors(&mut self, id: u64) -> Vec<OwnedFd> {
+        let client = self.all.iter_mut().find(|c| c.id == id);
+        client.map(|c| std::mem::take(&mut c.descriptors)).unwrap_or_default()
     }
 
     pub(crate) fn subscribe(&mut self, id: u64) {
@@ -123,6 +134,13 @@ fn trusted(stream: &UnixStream) -> bool {
 impl Client {
     pub(crate) fn wants_write(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, came) = descriptors::receive(&self.stream, buffer, MsgFlags::empty())?;
+        self.descriptors.extend(came);
+        self.descriptors.truncate(descriptors::AT_ONCE_MAX);
+        Ok(count)
     }
 
     fn refuse(&mut self, error: &FrameError) {

@@ -1,5 +1,6 @@
 //! One container in the keeper's hands, from the clone to its removal.
 
+use super::exec::Place;
 use super::log::{CHUNK_BYTES, LogFile, Stream};
 use super::protocol::{Exit, Failure, FailureKind, Listed, Started, State};
 use super::record::{self, Record, now_ns};
@@ -126,7 +127,7 @@ impl Held {
         };
         record::write_state(folder, &record).map_err(told)?;
         let logs = record.log.as_ref().map(|log| Logs::open(folder, log)).transpose().map_err(told)?;
-        let launched = stages::launch(&Launch { container, scratch: folder, layout, hold: false })?;
+        let launched = stages::launch(&Launch::plain(container, folder, layout))?;
         record.pid = launched.pid;
         record.start_time = record::start_time(launched.pid).unwrap_or_default();
         if let Err(e) = record::write_state(folder, &record) {
@@ -212,6 +213,17 @@ impl Held {
             warnings,
         });
         Some((asked, started))
+    }
+
+    /// Where an exec goes.
+    pub(crate) fn exec_place<'a>(&'a self, layout: &'a Layout) -> Result<Place<'a>, Failure> {
+        match &self.phase {
+            Phase::Running { pidfd, .. } => Ok(Place { layout, target: pidfd, cgroup: &self.record.cgroup }),
+            _ => {
+                let text = format!("container {}: is not running", self.record.id);
+                Err(Failure::new(FailureKind::Busy, text))
+            }
+        }
     }
 
     pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {

@@ -3,7 +3,8 @@
 //! It clones, reaps, writes CRI log files and answers on one Unix socket. Agent and keeper may each die or be replaced at any
 //! moment: what the keeper knows is in `<dir>` (a tmpfs under /run), and containers hold their log FIFOs open for themselves.
 //!
-//! `server` is the loop, `held` one container, `sandbox` a pod's namespaces, `exec` a process inside, `log` the CRI files, `record` what
+//! `server` is the loop, `held` one container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the
+//! client's ends of one, `log` the CRI files, `record` what
 //! survives on the tmpfs, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
 
 mod client;
@@ -17,6 +18,7 @@ mod removal;
 mod rundir;
 mod sandbox;
 mod server;
+pub mod session;
 
 pub use client::Client;
 pub use rundir::RunDir;

@@ -9,7 +9,7 @@ use crate::container::{Container, Process, Resources};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; changes with any change of a type below.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Largest frame in bytes, header excluded. A container with the kernel's largest argument list still fits.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of output one exec may give back.
@@ -45,6 +45,20 @@ pub enum Request {
     ReopenLog { id: String },
     /// End the keeper; `Busy` while containers run.
     Shutdown,
+    /// Run a process inside a running container on descriptors that come with this request (SCM_RIGHTS): stdin, stdout and stderr, or,
+    /// for one with a terminal, a single socket that gets the terminal's master. Answered by [`Reply::Exec`] when it has ended; a
+    /// client that goes away does not end it (its closed descriptors may).
+    Session(Session),
+}
+
+/// A process that somebody talks to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Container id.
+    pub id: String,
+    /// As of [`Exec`].
+    pub process: Process,
+    pub terminal: bool,
 }
 
 /// The shared namespaces of a pod.

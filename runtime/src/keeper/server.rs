@@ -4,7 +4,7 @@ use super::clients::Clients;
 use super::exec;
 use super::held::{Held, Phase};
 use super::log::CHUNK_BYTES;
-use super::protocol::{Call, Event, Exec, Exit, Failure, FailureKind, Reply, Request, VERSION};
+use super::protocol::{Call, Event, Exec, Exit, Failure, FailureKind, Reply, Request, Session, VERSION};
 use super::removal::Removal;
 use super::rundir::RunDir;
 use super::sandbox;
@@ -117,12 +117,14 @@ impl Server {
             }
         }
         for run in &self.execs {
-            add(run.output.as_fd(), read, Source::ExecOutput(run.pid));
+            if let Some(output) = &run.output {
+                add(output.as_fd(), read, Source::ExecOutput(run.pid));
+            }
             if let Some(report) = &run.report {
                 add(report.as_fd(), read, Source::ExecReport(run.pid));
             }
         }
-        let deadlines = self.execs.iter().map(|e| e.deadline).chain(self.removals.iter().map(|r| r.next));
+        let deadlines = self.execs.iter().filter_map(|e| e.deadline).chain(self.removals.iter().map(|r| r.next));
         let timeout = match deadlines.min() {
             None => PollTimeout::NONE,
             Some(at) => {
@@ -213,6 +215,10 @@ impl Server {
             }),
             Request::ReopenLog { id } => self.reopen_log(&id),
             Request::Shutdown => self.shutdown(),
+            Request::Session(session) => match self.session(asked, &session) {
+                Ok(()) => return None,
+                Err(failure) => Err(failure),
+            },
         };
         Some(result.unwrap_or_else(Reply::Failed))
     }
@@ -319,16 +325,25 @@ impl Server {
     }
 
     fn exec(&mut self, asked: (u64, u32), exec: &Exec) -> Result<(), Failure> {
+        let held = self.room_for_exec(&exec.id)?;
+        let run = exec::Running::start(&held.exec_place(&self.layout)?, exec, asked)?;
+        self.execs.push(run);
+        Ok(())
+    }
+
+    fn session(&mut self, asked: (u64, u32), session: &Session) -> Result<(), Failure> {
+        let descriptors = self.clients.descriptors(asked.0);
+        let held = self.room_for_exec(&session.id)?;
+        let run = exec::Running::attend(&held.exec_place(&self.layout)?, session, &descriptors, asked)?;
+        self.execs.push(run);
+        Ok(())
+    }
+
+    fn room_for_exec(&self, id: &str) -> Result<&Held, Failure> {
         if self.execs.len() >= EXECS_MAX {
             return Err(Failure::new(FailureKind::Limit, format!("{EXECS_MAX} execs run already")));
         }
-        let held = self.find(&exec.id)?;
-        let Phase::Running { pidfd, .. } = &held.phase else {
-            return Err(Failure::new(FailureKind::Busy, format!("container {}: is not running", exec.id)));
-        };
-        let run = exec::Running::start(&self.layout, exec, pidfd, &held.record.cgroup, asked)?;
-        self.execs.push(run);
-        Ok(())
+        self.find(id)
     }
 
     fn reopen_log(&mut self, id: &str) -> Result<Reply, Failure> {
@@ -387,14 +402,14 @@ impl Server {
         let Some(held) = self.held.get_mut(id) else { return };
         let exit: Exit = held.end(&folder, &self.layout, status, &mut self.buffer);
         for run in self.execs.iter_mut().filter(|e| e.container == id) {
-            run.deadline = Instant::now(); // they die with it, or now
+            run.deadline = Some(Instant::now()); // they die with it, or now
         }
         self.clients.tell(&Event::Exited { id: id.to_owned(), exit });
     }
 
     fn expire(&mut self) {
         let now = Instant::now();
-        for run in self.execs.iter_mut().filter(|e| e.deadline <= now) {
+        for run in self.execs.iter_mut().filter(|e| e.deadline.is_some_and(|at| at <= now)) {
             run.expire();
         }
         let (due, later) = std::mem::take(&mut self.removals).into_iter().partition(|r| r.next <= now);

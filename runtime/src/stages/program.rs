@@ -3,14 +3,17 @@
 use super::Child;
 use super::report::{self, Fault, at, errno, plain};
 use super::rooted;
-use crate::container::Seccomp;
+use crate::container::{Seccomp, SeccompFilter};
 use crate::{identity, sys};
 use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Gid, Uid};
+use serde_json::{Value, json};
 use std::ffi::CString;
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 /// What execve takes.
 pub(super) struct Program {
@@ -64,13 +67,17 @@ pub(super) fn identity(child: &mut Child<'_>) -> Result<(), Fault> {
     let user = &process.user;
     let denied = |what: &'static str| at(what, format_args!("{}:{}", user.uid, user.gid).to_string());
     if !process.no_new_privileges {
-        seccomp(&process.seccomp)?; // needs CAP_SYS_ADMIN, so before it goes
+        seccomp(child)?; // needs CAP_SYS_ADMIN, so before it goes
     }
     let lacking =
         identity::drop_bounding(process.capabilities.bounding).map_err(|e| plain(format!("drop capabilities: {e}")))?;
     nix::sys::prctl::set_keepcaps(true).map_err(at("keep", "capabilities"))?;
     let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    nix::unistd::setgroups(&groups).map_err(denied("set groups of"))?;
+    match nix::unistd::setgroups(&groups) {
+        // A user who mapped himself alone has no say over groups.
+        Err(Errno::EPERM) if groups.is_empty() => {}
+        result => result.map_err(denied("set groups of"))?,
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     nix::unistd::setresgid(gid, gid, gid).map_err(denied("set group"))?;
     nix::unistd::setresuid(uid, uid, uid).map_err(denied("set user"))?;
@@ -79,7 +86,6 @@ pub(super) fn identity(child: &mut Child<'_>) -> Result<(), Fault> {
     nix::sys::stat::umask(Mode::from_bits_truncate(user.umask.unwrap_or(0o022)));
     if process.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().map_err(at("set", "no_new_privs"))?;
-        seccomp(&process.seccomp)?;
     }
     if lacking {
         child.warn("capabilities: some that were asked for are not the starter's to give");
@@ -87,11 +93,41 @@ pub(super) fn identity(child: &mut Child<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn seccomp(filter: &Seccomp) -> Result<(), Fault> {
-    match filter {
-        Seccomp::None => Ok(()),
-        Seccomp::Program(program) => sys::load_seccomp(program).map_err(at("load", "seccomp filter")),
+/// The socket that waits for the filter's listener, and what it is told; opened while host paths still mean the host's.
+pub(super) struct Listener {
+    socket: UnixStream,
+    message: Vec<u8>,
+}
+
+pub(super) fn connect_listener(child: &mut Child<'_>) -> Result<(), Fault> {
+    let Seccomp::Filter(SeccompFilter { listener: Some(listener), .. }) = &child.container.process.seccomp else {
+        return Ok(());
+    };
+    let connect = |e: std::io::Error| at("connect seccomp listener", listener.path.display())(errno(&e));
+    let socket = UnixStream::connect(&listener.path).map_err(connect)?;
+    // The host's /proc still: our pid as the host counts it.
+    let pid = std::fs::read_link("/proc/self").ok().and_then(|p| p.to_str()?.parse::<i64>().ok());
+    let mut state: Value = serde_json::from_str(&listener.state).unwrap_or_else(|_| json!({}));
+    if let Some(state) = state.as_object_mut() {
+        state.insert("pid".into(), json!(pid));
     }
+    let message = json!({
+        "ociVersion": "1.0.2", "fds": ["seccompFd"], "pid": pid, "metadata": listener.metadata, "state": state,
+    });
+    child.listener = Some(Listener { socket, message: message.to_string().into_bytes() });
+    Ok(())
+}
+
+fn seccomp(child: &mut Child<'_>) -> Result<(), Fault> {
+    let Seccomp::Filter(filter) = &child.container.process.seccomp else { return Ok(()) };
+    let fd = sys::load_seccomp(&filter.program, filter.flags).map_err(at("load", "seccomp filter"))?;
+    if let (Some(fd), Some(Listener { socket, message })) = (fd, child.listener.take()) {
+        let fds = [fd.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&message)], &rights, MsgFlags::MSG_NOSIGNAL, None)
+            .map_err(at("hand over", "seccomp listener"))?;
+    }
+    Ok(())
 }
 
 /// PATH search by the container's own environment, user and root, before anyone is told that the container is created.
@@ -104,13 +140,28 @@ pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
     } else {
         search(name, &process.env)?
     };
+    let mut env = process.env.clone();
+    if !env.iter().any(|v| v.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home(process.user.uid)));
+    }
     let text = |s: &String| CString::new(s.as_str()).map_err(|_| plain("exec: argument or variable with a NUL byte"));
     child.program = Some(Program {
         path: text(&path)?,
         args: process.args.iter().map(text).collect::<Result<_, _>>()?,
-        env: process.env.iter().map(text).collect::<Result<_, _>>()?,
+        env: env.iter().map(text).collect::<Result<_, _>>()?,
     });
     Ok(())
+}
+
+/// By the container's own /etc/passwd, read as what it is: the image's bytes, or a pipe that never ends.
+fn home(uid: u32) -> String {
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_NONBLOCK | libc::O_NOCTTY);
+    let mut text = String::new();
+    if let Ok(file) = options.open("/etc/passwd") {
+        let _ = file.take(crate::user::FILE_BYTES_MAX as u64).read_to_string(&mut text); // no text, no home
+    }
+    crate::user::resolve(&uid.to_string(), &text, "").map_or_else(|_| "/".to_owned(), |found| found.home)
 }
 
 fn usable(path: &str) -> Result<(), Errno> {
@@ -153,6 +204,11 @@ pub(super) fn exec(child: &mut Child<'_>) -> Result<(), Fault> {
         child.report = result;
         let mut byte = [0u8; 1];
         go.read_exact(&mut byte).map_err(|e| at("wait for", "start")(errno(&e)))?;
+    }
+    super::hooks::start(child)?;
+    super::scheduling::apply(&child.labels)?;
+    if child.container.process.no_new_privileges {
+        seccomp(child)?; // as late as can be: a profile need not allow what we did before
     }
     report::write_record(&mut child.report, report::EXEC, b"");
     let Err(e) = nix::unistd::execve(&program.path, &program.args, &program.env);

@@ -3,13 +3,14 @@
 use libfuzzer_sys::fuzz_target;
 use mote_images::layer::codec::Decoder;
 use mote_images::layer::{entry, tar::Archive};
+use std::io::{BufRead, BufReader, Read};
 
 fn inside(path: &[u8]) {
     let fine = |part: &[u8]| part != b".." && part != b"." && !part.contains(&0);
     assert!(path.is_empty() || path.split(|b| *b == b'/').all(|part| !part.is_empty() && fine(part)), "{path:?}");
 }
 
-fn read(bytes: impl std::io::Read) {
+fn read(bytes: impl BufRead) {
     let mut archive = Archive::new(bytes);
     for _ in 0..1000 {
         let Ok(Some(member)) = archive.next_member() else { return };
@@ -28,6 +29,6 @@ fn read(bytes: impl std::io::Read) {
 fuzz_target!(|bytes: &[u8]| {
     read(bytes);
     if let Ok(decoder) = Decoder::new(bytes) {
-        read(std::io::Read::take(decoder, 1 << 20));
+        read(BufReader::new(decoder.take(1 << 20)));
     }
 });

@@ -105,11 +105,26 @@ fn hostile_archives_are_refused_by_name() {
         (Tar::default().entry(b'1', "h", "/etc/passwd", 0, b""), "absolute"),
         (Tar::default().entry(b'2', "s", "/etc", 0, b"").entry(b'1', "h", "s/passwd", 0, b""), "a parent is no folder"),
         (
-            Tar::default().entry(b'1', "h", "missing", 0, b""),
-            "hard link to \"missing\", which is no file of this layer",
+            Tar::default().dir("d").entry(b'1', "h", "d", 0, b""),
+            "entry \"h\": hard link to \"d\", which is a folder or hidden by this layer",
         ),
-        (Tar::default().dir("d").entry(b'1', "h", "d", 0, b""), "no file of this layer"),
-        (Tar::default().file(".wh.a", b"").entry(b'1', "h", "a", 0, b""), "no file of this layer"),
+        (Tar::default().file(".wh.a", b"").entry(b'1', "h", "a", 0, b""), "a folder or hidden by this layer"),
+        (
+            Tar::default().entry(b'1', "h", "a", 0, b"").entry(b'1', "a", "h", 0, b""),
+            "entry \"a\": hard link to itself",
+        ),
+        (Tar::default().entry(b'1', "h", "a", 0, b"").file("h/evil", b""), "entry \"h/evil\": a parent is no folder"),
+        (Tar::default().entry(b'1', "h", "a", 0, b"").file("h/.wh..wh..opq", b""), "a parent is no folder"),
+        (Tar::default().entry(b'6', "p", "", 0, b"").file("p/evil", b""), "entry \"p/evil\": a parent is no folder"),
+        (Tar::default().entry(b'3', "c", "", 0, b"").dir("c/evil"), "entry \"c/evil\": a parent is no folder"),
+        (Tar::default().entry(b'4', "b", "", 0, b"").entry(b'2', "b/evil", "x", 0, b""), "a parent is no folder"),
+        (Tar::default().pax(&[("path", b"a\0b")]).file("a", b""), "PAX path contains a NUL byte"),
+        (Tar::default().pax(&[("SCHILY.acl.access", b"user:1:rwz")]).file("a", b""), "entry \"user:1:rwz\" is not"),
+        (
+            Tar::default().pax(&[("path", "d/".repeat(300).as_bytes())]).file("a", b""),
+            "path is deeper than 256 folders",
+        ),
+        (Tar::default().pax(&[("path", &[b'n'; 300])]).file("a", b""), "name is longer than 255 bytes"),
         (Tar::default().file(".wh.a", b"").file("a/.wh...", b""), "whiteout hides no name"),
         (
             Tar::default().entry(b'x', "pax", "", 0, &long).file("a", b""),
@@ -248,8 +263,43 @@ fn whiteouts_take_overlayfs_form_in_any_order() {
     assert_eq!(std::fs::read(out.fs("again")).unwrap(), b"new");
     assert_eq!(std::fs::read(out.fs("before")).unwrap(), b"new");
     assert!(out.fs("d/kept").exists() && out.fs("dir2/x").exists() && !out.fs(".wh..wh.plnk").exists());
-    let implicit: Vec<String> = out.done.as_ref().unwrap().implicit.iter().map(Inner::text).collect();
-    assert_eq!(implicit, ["/", "deep", "deep/down"]);
+    let open = &out.done.as_ref().unwrap().open;
+    assert_eq!(open.folders.iter().map(Inner::text).collect::<Vec<_>>(), ["/", "deep", "deep/down"]);
+}
+
+#[test]
+fn what_the_layers_below_must_answer_stays_open() {
+    let out = run(&Tar::default()
+        .entry(b'1', "h", "below/t", 0, b"")
+        .entry(b'1', "of", "h", 0, b"") // a link to an open link
+        .file("was", b"a file")
+        .entry(b'1', "was", "t", 0, b"")
+        .entry(b'1', "taken", "t", 0, b"")
+        .file("taken", b"by a file")
+        .entry(b'1', "dir", "t", 0, b"")
+        .dir("dir")
+        .entry(b'1', "g/one", "t", 0, b"")
+        .file("g", b"its folder went")
+        .entry(b'1', "kept", "t", 0, b"")
+        .file(".wh.kept", b"")
+        .file(".wh.new", b"")
+        .file("new/inner", b"")
+        .file("o/.wh..wh..opq", b"")
+        .file(".wh.n", b"")
+        .file("n/.wh..wh..opq", b"")
+        .end());
+    let open = &out.done.as_ref().unwrap().open;
+    let links: Vec<_> = open.links.iter().map(|(name, of)| format!("{} > {}", name.text(), of.text())).collect();
+    assert_eq!(links, ["h > below/t", "kept > t", "of > below/t", "was > t"]);
+    // `new` and `n` are new whatever is below: the same layer hid it
+    assert_eq!(open.folders.iter().map(Inner::text).collect::<Vec<_>>(), ["/", "o"]);
+    for folder in ["new", "n", "o"] {
+        let meta = out.fs(folder).metadata().unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.mtime()), (0o755, 0), "{folder}");
+    }
+    for gone in ["h", "of", "was", "kept", "g/one"] {
+        assert!(out.fs(gone).symlink_metadata().is_err(), "{gone}");
+    }
 }
 
 #[test]
@@ -293,7 +343,7 @@ fn attributes_links_devices_and_replacements() {
     assert_eq!(std::fs::read(out.fs("r")).unwrap(), b"now a file");
     assert_eq!((stat("d").mtime(), stat("").mtime()), (1_000_000_000, 1_000_000_000));
     assert!(out.fs(&"über/".repeat(40)).is_dir());
-    assert_eq!(done.implicit.len(), 39);
+    assert_eq!(done.open.folders.len(), 39);
 }
 
 #[test]
