@@ -68,7 +68,14 @@ impl Server {
         let store: Rc<dyn Store> =
             Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
         let encryption = optional(&config.data_dir.join("encryption.yaml"))?;
-        let store = sealed::open(store, encryption.as_deref()).await.map_err(StartError)?;
+        let store = match sealed::open(store.clone(), encryption.as_deref()).await {
+            Ok(sealed) => sealed,
+            Err(why) => {
+                // Its lock is for the next try.
+                store.close().await;
+                return Err(StartError(why));
+            }
+        };
         let authority = Arc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
         let listener = TcpListener::bind(config.listen)
             .await
