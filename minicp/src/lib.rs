@@ -16,11 +16,13 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod audit;
 pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod controllers;
 mod events;
+mod flow;
 pub mod http;
 pub mod pki;
 pub mod scheduler;
@@ -37,6 +39,7 @@ pub use auth::UserInfo;
 pub use clock::{Clock, SystemClock};
 pub use config::{Cidr, Config};
 pub use events::{EVENT_TTL_SECONDS, EVENTS_MAX};
+pub use flow::{SEATS_MAX, USER_SEATS_MAX, USER_WAITING_MAX};
 pub use server::{Server, StartError};
 
 /// Opens a byte stream to the node agent in this process: its kubelet API, already authenticated as this server.

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, str_at};
 
+use crate::api::admit::priority;
 use crate::api::client::Client;
+use crate::auth::rbac::bootstrap;
 use crate::config::Config;
 
 /// The ConfigMap in kube-system that tells every node the ranges of pods and Services.
@@ -22,8 +24,13 @@ fn fine(result: Result<Value, Status>) -> Result<(), Status> {
 pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<(), Status> {
     // All at once: what waits for the disk together goes to the disk together.
     let [a, b, c, d] = NAMESPACES.map(|name| client.create("namespaces", "", json!({"metadata": {"name": name}})));
-    let (a, b, c, d) = tokio::join!(a, b, c, d);
-    [a, b, c, d].into_iter().try_for_each(fine)?;
+    let [e, f] = priority::SYSTEM.map(|(name, value)| {
+        let class =
+            json!({"metadata": {"name": name}, "value": value, "description": "Used for system critical pods."});
+        client.create("priorityclasses.scheduling.k8s.io", "", class)
+    });
+    let (a, b, c, d, e, f) = tokio::join!(a, b, c, d, e, f);
+    [a, b, c, d, e, f].into_iter().try_for_each(fine)?;
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let ip = config.service_cidr.nth(1).map(|ip| ip.to_string()).unwrap_or_default();
     match client.get("services", "default", "kubernetes").await {
@@ -41,12 +48,16 @@ pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<
         "metadata": {"name": NETWORK},
         "data": {"clusterCIDR": config.cluster_cidr.to_string(), "serviceCIDR": config.service_cidr.to_string()},
     });
-    let made =
-        tokio::join!(make(client, "services", service), make_in(client, "configmaps", "kube-system", ranges), async {
+    let made = tokio::join!(
+        make(client, "services", service),
+        make_in(client, "configmaps", "kube-system", ranges),
+        async {
             // No pod reaches our loopback: an endpoint there would only mislead. Whoever has a better address says so later.
             if config.advertise.is_loopback() { Ok(()) } else { publish(client, config.advertise, port).await }
-        },);
-    made.0.and(made.1).and(made.2)
+        },
+        bootstrap::seed(client)
+    );
+    made.0.and(made.1).and(made.2).and(made.3)
 }
 
 /// Makes `address` the one endpoint of the `kubernetes` Service.

@@ -16,15 +16,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
 use crate::api::client::Client;
+use crate::audit::Audit;
 use crate::auth::UserInfo;
-use crate::auth::account::Signer;
-use crate::auth::tokens::Tokens;
+use crate::auth::rbac::bootstrap;
+use crate::auth::tokens::{Tokens, account::Accounts};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::{self, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
+use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
-use crate::store::Store;
 use crate::store::log::LogStore;
+use crate::store::{Store, sealed};
 use crate::{Dial, seed};
 
 /// Bytes between the two ends of a connection in memory.
@@ -66,6 +67,15 @@ impl Server {
         // The store's lock first: two servers on one folder must not both make a CA.
         let store: Rc<dyn Store> =
             Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
+        let encryption = optional(&config.data_dir.join("encryption.yaml"))?;
+        let store = match sealed::open(store.clone(), encryption.as_deref()).await {
+            Ok(sealed) => sealed,
+            Err(why) => {
+                // Its lock is for the next try.
+                store.close().await;
+                return Err(StartError(why));
+            }
+        };
         let authority = Arc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
         let listener = TcpListener::bind(config.listen)
             .await
@@ -83,25 +93,31 @@ impl Server {
         );
         seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
         let certificates = certificates.map_err(StartError::from)??;
-        let Certificates { tls, node_tls, admin, join, accounts } = certificates;
-        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let accounts =
-            Signer::new(&accounts, issuer).map_err(|e| StartError(format!("read service-account key: {e}")))?;
+        let Certificates { tls, node_tls, admin, join, account_keys } = certificates;
+        let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
+        let tokens = Tokens::new(join, accounts, &config.data_dir).map_err(StartError)?;
 
+        let audit = Audit::open(&config.data_dir).map_err(StartError)?;
         let (stop, stopping) = watch::channel(false);
+        let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
         let app = Rc::new(App {
             api,
-            tokens: Tokens { join, accounts },
+            url: url.clone(),
+            tokens,
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
             connections: Cell::new(0),
+            peers: RefCell::default(),
+            flow: Rc::default(),
+            audit,
             stopping,
             watches: Cell::new(0),
         });
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
         let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
+        tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
-        let url = format!("https://{}", SocketAddr::new(config.advertise, bound.port()));
         Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))
     }
     /// `https://ADDRESS:PORT`
@@ -130,7 +146,7 @@ impl Server {
     /// An HTTP/1.1 connection over memory, already authenticated as `user`.
     pub fn connect(&self, user: UserInfo) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
-        tokio::task::spawn_local(http::serve(self.0.app.clone(), ours, Some(Rc::new(user)), false));
+        tokio::task::spawn_local(http::serve(self.0.app.clone(), ours, Some(Rc::new(user)), None));
         theirs
     }
     /// How log and exec requests reach the agent in this process, instead of https://ADDRESS:PORT of the Node object.
@@ -164,8 +180,8 @@ struct Certificates {
     node_tls: Arc<ClientConfig>,
     admin: Identity,
     join: String,
-    /// The service-account key (PKCS #8, DER).
-    accounts: Vec<u8>,
+    /// PEM
+    account_keys: String,
 }
 
 impl Certificates {
@@ -178,8 +194,17 @@ impl Certificates {
             node_tls: pki::tls::client(authority, &to_nodes).map_err(StartError::from)?,
             admin: authority.admin(dir, now).map_err(StartError::from)?,
             join: pki::join_token(dir, || token.to_owned()).map_err(StartError::from)?,
-            accounts: pki::account_key(dir).map_err(StartError::from)?,
+            account_keys: pki::account_keys(dir).map_err(StartError::from)?,
         })
+    }
+}
+
+/// A file that need not be there.
+fn optional(path: &Path) -> Result<Option<String>, StartError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StartError(format!("read {}: {e}", path.display()))),
     }
 }
 
@@ -221,12 +246,47 @@ async fn accept(app: Rc<App>, listener: TcpListener, tls: Arc<ServerConfig>) {
                     log::warn!("connection from {from} refused: {CONNECTIONS_MAX} are open");
                     continue;
                 }
-                tokio::task::spawn_local(connection(app.clone(), acceptor.clone(), tcp, from));
+                let Some(peer) = Peer::new(&app, from.ip()) else {
+                    log::debug!("connection from {from} refused: that address has {ADDRESS_CONNECTIONS_MAX}");
+                    continue;
+                };
+                let connection = connection(app.clone(), acceptor.clone(), tcp, from);
+                tokio::task::spawn_local(async move {
+                    connection.await;
+                    drop(peer);
+                });
             }
             Err(e) => {
                 // Out of descriptors, most likely: give others time to close theirs.
                 log::warn!("accept a connection: {e}");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One connection of an address, as long as it is held.
+struct Peer(Rc<App>, IpAddr);
+
+impl Peer {
+    fn new(app: &Rc<App>, address: IpAddr) -> Option<Peer> {
+        let mut peers = app.peers.borrow_mut();
+        let count = peers.entry(address).or_default();
+        if *count >= ADDRESS_CONNECTIONS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Peer(app.clone(), address))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut peers = self.0.peers.borrow_mut();
+        if let Some(count) = peers.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                peers.remove(&self.1);
             }
         }
     }
@@ -242,7 +302,7 @@ async fn connection(app: Rc<App>, acceptor: TlsAcceptor, tcp: TcpStream, from: S
         Ok(Ok(stream)) => {
             let peer = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
             let user = peer.and_then(|c| pki::user_of(c)).map(Rc::new);
-            http::serve(app, stream, user, true).await;
+            http::serve(app, stream, user, Some(from.ip())).await;
         }
         Ok(Err(e)) => log::debug!("TLS handshake with {from}: {e}"),
         Err(_) => log::debug!("TLS handshake with {from}: no end in time"),

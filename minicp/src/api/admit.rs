@@ -1,5 +1,13 @@
 //! What each kind wants done to its objects before they are stored: identity, server-written fields, and the few admission rules.
 
+mod account;
+pub(crate) mod by_namespace;
+pub(crate) mod limits;
+pub(crate) mod node;
+pub(crate) mod pod_security;
+pub(crate) mod priority;
+pub(crate) mod quota;
+
 use std::rc::Rc;
 
 use base64::Engine;
@@ -14,6 +22,7 @@ use mote_api::tree::{Value, at, bool_at, json, list_at, list_mut, map_at, remove
 use super::request::WriteOptions;
 use super::write::{Place, without_server_fields};
 use super::{Api, object};
+use crate::auth::rbac::guard;
 
 /// Fields of metadata that only the server writes, and that an update cannot change.
 const SERVER_META: [&str; 6] =
@@ -64,20 +73,23 @@ pub(crate) fn identity(kind: &Kind, ns: &str, name: &str, obj: &mut Value) -> Re
     Ok(())
 }
 
-/// Nothing new is made in a namespace that is not there or is on its way out.
-pub(crate) async fn namespace_is_live(api: &Api, kind: &Kind, ns: &str) -> Result<(), Status> {
+/// Nothing new is made in a namespace that is not there or is on its way out. The namespace, if the kind has one.
+pub(crate) async fn namespace_is_live(api: &Api, kind: &Kind, ns: &str) -> Result<Option<Value>, Status> {
     if !kind.namespaced {
-        return Ok(());
+        return Ok(None);
     }
     let registry = api.registry();
-    let Some(namespaces) = registry.find("namespaces") else { return Ok(()) };
+    let Some(namespaces) = registry.find("namespaces") else { return Ok(None) };
     let entry = api.entry(namespaces, "", ns).await?;
     let object = object::decode(namespaces, &entry);
     if meta::is_deleting(&object) && !kind.is("", "Event") {
         let why = format!("unable to create new content in namespace {ns} because it is being terminated");
-        return Err(Status::forbidden(kind, "", &why));
+        let mut status = Status::forbidden(kind, "", &why);
+        let cause = json!([{"reason": "NamespaceTerminating", "message": format!("namespace {ns} is being terminated"), "field": "metadata.namespace"}]);
+        set(&mut status.details, &["causes"], cause);
+        return Err(status);
     }
-    Ok(())
+    Ok(Some(object))
 }
 
 /// Why a pod with scheduling gates is not scheduled, in upstream's words.
@@ -145,6 +157,68 @@ pub(crate) fn normalize(kind: &Kind, obj: &mut Value) {
     }
 }
 
+/// Rules that depend on who writes: nothing is changed here, only refused.
+pub(crate) async fn check_new(
+    api: &Api,
+    kind: &Kind,
+    namespace: Option<&Value>,
+    obj: &Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, Status> {
+    let mut warnings = Vec::new();
+    node::check(kind, "", None, obj, &options.user)?;
+    guard::check(api, kind, None, obj, &options.user).await?;
+    if let Some(namespace) = namespace.filter(|n| pod_security::asked(n)) {
+        pod_security::check(kind, namespace, obj, &mut warnings)?;
+    }
+    if kind.is("", "Namespace") {
+        pod_security::check_labels(kind, obj)?;
+    }
+    priority::check_class(api, kind, obj).await?;
+    limits::check(api, kind, meta::namespace(obj), obj).await?;
+    Ok(warnings)
+}
+
+/// The same for a change through `place`.
+pub(crate) async fn check_change(
+    api: &Api,
+    place: Place<'_>,
+    old: &Value,
+    new: &Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, Status> {
+    let (kind, mut warnings) = (place.kind, Vec::new());
+    node::check(kind, place.sub, Some(old), new, &options.user)?;
+    guard::check(api, kind, Some(old), new, &options.user).await?;
+    if kind.is("", "Namespace") && old.get("metadata") != new.get("metadata") {
+        pod_security::check_labels(kind, new)?;
+        if pod_security::is_stricter(old, new) {
+            warnings = existing_pods(api, new).await?;
+        }
+    }
+    // Pods change little; what else makes pods is looked at as when it was made.
+    let looks = place.sub.is_empty() && pod_security::concerns(kind) || place.sub == "ephemeralcontainers";
+    if looks && old.get("spec") != new.get("spec") {
+        let registry = api.registry();
+        let namespaces = registry.find("namespaces").ok_or_else(Status::no_such_resource)?;
+        let namespace = object::decode(namespaces, &api.entry(namespaces, "", place.ns).await?);
+        pod_security::check(kind, &namespace, new, &mut warnings)?;
+    }
+    if matches!(place.sub, "" | "resize") && old.get("spec") != new.get("spec") {
+        limits::check(api, kind, place.ns, new).await?;
+    }
+    Ok(warnings)
+}
+
+/// What the pods of a namespace that gets stricter do wrong.
+async fn existing_pods(api: &Api, namespace: &Value) -> Result<Vec<String>, Status> {
+    let registry = api.registry();
+    let pods = registry.find("pods").ok_or_else(Status::no_such_resource)?;
+    let listed = api.list(pods, meta::name(namespace), &super::read::ListQuery::all()).await?;
+    let pods: Vec<Value> = listed.entries.iter().map(|(_, e)| object::decode(pods, e)).collect();
+    Ok(pod_security::existing(namespace, &pods))
+}
+
 /// What the kind itself needs when it is made.
 pub(crate) async fn admit_new(
     api: &Api,
@@ -160,7 +234,8 @@ pub(crate) async fn admit_new(
             set(obj, &["spec", "finalizers"], json!(["kubernetes"]));
             set(obj, &["status"], json!({"phase": "Active"}));
         }
-        ("", "Pod") => admit_pod(api, ns, obj).await?,
+        ("", "Pod") => admit_pod(api, kind, ns, obj).await?,
+        ("", "LimitRange") => limits::complete(obj),
         ("", "Service") => set(obj, &["status"], json!({"loadBalancer": {}})),
         ("certificates.k8s.io", "CertificateSigningRequest") => {
             set(obj, &["spec", "username"], options.user.name.clone().into());
@@ -196,17 +271,8 @@ fn select_by_uid(job: &mut Value) {
     }
 }
 
-async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
-    let mirror = !meta::annotation(pod, "kubernetes.io/config.mirror").is_empty();
-    if !mirror {
-        if str_at(pod, &["spec", "serviceAccountName"]).is_empty() {
-            let old_name = str_at(pod, &["spec", "serviceAccount"]);
-            let account = if old_name.is_empty() { "default" } else { old_name }.to_owned();
-            set(pod, &["spec", "serviceAccountName"], account.into());
-        }
-        let account = str_at(pod, &["spec", "serviceAccountName"]).to_owned();
-        set(pod, &["spec", "serviceAccount"], account.into());
-    }
+async fn admit_pod(api: &Api, kind: &Kind, ns: &str, pod: &mut Value) -> Result<(), Status> {
+    account::admit(api, kind, ns, pod).await?;
     let patience = [
         ("node.kubernetes.io/not-ready", api.config.not_ready_seconds),
         ("node.kubernetes.io/unreachable", api.config.unreachable_seconds),
@@ -226,10 +292,8 @@ async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
             }
         }
     }
-    let class = str_at(pod, &["spec", "priorityClassName"]).to_owned();
-    let priority = priority(api, ns, &class).await?;
-    set(pod, &["spec", "priority"], json!(priority));
-    set_default(pod, &["spec", "preemptionPolicy"], "PreemptLowerPriority".into());
+    priority::admit(api, kind, pod).await?;
+    limits::default(api, kind, ns, pod).await?;
     let qos = qos(pod);
     set(pod, &["status"], json!({"phase": "Pending", "qosClass": qos}));
     if !list_at(pod, &["spec", "schedulingGates"]).is_empty() {
@@ -239,25 +303,6 @@ async fn admit_pod(api: &Api, ns: &str, pod: &mut Value) -> Result<(), Status> {
         set(pod, &["status", "conditions"], json!([condition]));
     }
     Ok(())
-}
-
-async fn priority(api: &Api, _ns: &str, class: &str) -> Result<i64, Status> {
-    match class {
-        "" => Ok(0),
-        "system-cluster-critical" => Ok(2_000_000_000),
-        "system-node-critical" => Ok(2_000_001_000),
-        class => {
-            let registry = api.registry();
-            let Some(kind) = registry.find("priorityclasses.scheduling.k8s.io") else { return Ok(0) };
-            let pods = registry.find("pods").cloned();
-            let missing = |_| {
-                let why = format!("no PriorityClass with name {class} was found");
-                pods.as_deref().map_or_else(|| Status::bad_request(&*why), |p| Status::forbidden(p, "", &why))
-            };
-            let entry = api.entry(kind, "", class).await.map_err(missing)?;
-            Ok(mote_api::tree::i64_at(&object::decode(kind, &entry), &["value"]).unwrap_or(0))
-        }
-    }
 }
 
 /// Upstream's quality-of-service class, from cpu and memory of all containers.
@@ -323,6 +368,9 @@ pub(crate) fn carry_over(place: Place<'_>, old: &Value, new: &mut Value) -> Resu
         }
     }
     normalize(place.kind, new);
+    if place.kind.is("", "LimitRange") {
+        limits::complete(new);
+    }
     if place.kind.is("", "Namespace") {
         set(new, &["metadata", "labels", "kubernetes.io/metadata.name"], place.name.into());
         if place.sub.is_empty() {

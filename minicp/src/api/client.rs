@@ -108,6 +108,9 @@ impl Client {
     pub(crate) fn new(api: Rc<Api>, manager: &str) -> Client {
         Client { api, options: Rc::new(WriteOptions::internal(manager)) }
     }
+    pub(crate) fn api(&self) -> Rc<Api> {
+        self.api.clone()
+    }
     /// The same API under another name in managedFields.
     pub fn named(&self, manager: &str) -> Client {
         Client::new(self.api.clone(), manager)

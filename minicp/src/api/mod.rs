@@ -7,13 +7,13 @@
 pub(crate) mod admit;
 pub(crate) mod allocate;
 pub mod client;
+pub(crate) mod mirror;
 pub(crate) mod object;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod remove;
 pub mod request;
 pub(crate) mod subresource;
-pub(crate) mod token;
 pub(crate) mod write;
 
 use std::cell::{Cell, RefCell};
@@ -24,6 +24,10 @@ use mote_api::status::Status;
 use mote_api::time::Time;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use admit::by_namespace::ByNamespace;
+
+use crate::auth::rbac::rule::Rule;
+use crate::auth::{node, rbac};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::{Class, CommitError, Compacted, Store};
@@ -43,6 +47,14 @@ pub struct Api {
     pub(crate) addresses: RefCell<allocate::InFlight>,
     pub(crate) parsed: read::ParsedCache,
     pub(crate) events: RefCell<crate::events::Window>,
+    pub(crate) rbac: mirror::Mirror<rbac::Index>,
+    pub(crate) limits: mirror::Mirror<ByNamespace>,
+    pub(crate) quotas: mirror::Mirror<ByNamespace>,
+    pub(crate) priorities: mirror::Mirror<ByNamespace>,
+    /// Held while a create is charged to quotas: they would but break each other's guards.
+    pub(crate) charging: tokio::sync::Mutex<()>,
+    /// What every node may.
+    pub(crate) node_rules: Vec<Rule>,
     random: SystemRandom,
     pub(crate) requests: Cell<u64>,
 }
@@ -58,6 +70,12 @@ impl Api {
             addresses: RefCell::default(),
             parsed: read::ParsedCache::default(),
             events: RefCell::default(),
+            rbac: rbac::guard::mirror(),
+            limits: mirror::Mirror::new("/registry/core/limitranges/"),
+            quotas: mirror::Mirror::new(admit::quota::PREFIX),
+            priorities: mirror::Mirror::new(admit::priority::PREFIX),
+            charging: tokio::sync::Mutex::new(()),
+            node_rules: node::rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),
         })

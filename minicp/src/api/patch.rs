@@ -98,7 +98,7 @@ impl Api {
         } else {
             self.change(place, options, |old| apply_to(place, &old, &wanted, &writer, options.force)).await?
         };
-        written.warnings = warnings;
+        written.warnings.splice(0..0, warnings);
         Ok(written)
     }
 }

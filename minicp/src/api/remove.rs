@@ -115,6 +115,7 @@ impl Api {
             if kind.is("", "Namespace") && ["default", "kube-system", "kube-public"].contains(&name) {
                 return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
             }
+            super::admit::node::check_delete(kind, &old, &write.user)?;
             let key: Rc<str> = object::key(kind, ns, name).into();
             let (op, new, gone) = match plan(kind, &old, options, self.now()) {
                 Plan::Keep => return Ok((Written { value: old, warnings: Vec::new(), created: false }, false)),

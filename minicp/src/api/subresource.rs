@@ -1,4 +1,4 @@
-//! Subresources that are not simply a part of their object: binding, eviction, scale; and the reviews, questions in the form of objects.
+//! Subresources that are not simply a part of their object: binding, eviction, scale.
 
 use std::rc::Rc;
 
@@ -9,10 +9,9 @@ use mote_api::tree::{Value, as_i64, at, json, list_at, set, slot, str_at};
 
 use super::client::DeleteOptions;
 use super::patch::{PatchType, patched};
-use super::request::{Verb, WriteOptions};
+use super::request::WriteOptions;
 use super::write::Place;
 use super::{Api, object};
-use crate::auth::{Attributes, UserInfo, authorize};
 
 impl Api {
     /// `pods/binding`: gives a pod its node, once.
@@ -131,50 +130,6 @@ impl Api {
             })
             .await?;
         Ok(scale_of(&written.value))
-    }
-
-    /// SubjectAccessReview and the like: answered, never stored.
-    pub(crate) fn review(&self, kind: &Kind, ns: &str, mut review: Value, user: &UserInfo) -> Result<Value, Status> {
-        let user_value = |u: &UserInfo| json!({"username": u.name, "groups": u.groups});
-        match &*kind.kind {
-            "SelfSubjectReview" => set(&mut review, &["status", "userInfo"], user_value(user)),
-            "SelfSubjectAccessReview" | "SubjectAccessReview" | "LocalSubjectAccessReview" => {
-                let asked = if kind.kind == "SelfSubjectAccessReview" {
-                    user.clone()
-                } else {
-                    let groups: Vec<_> =
-                        list_at(&review, &["spec", "groups"]).iter().filter_map(Value::as_str).collect();
-                    UserInfo::new(str_at(&review, &["spec", "user"]), &groups)
-                };
-                let what = |field| str_at(&review, &["spec", "resourceAttributes", field]);
-                let attributes = Attributes {
-                    verb: what("verb"),
-                    group: what("group"),
-                    resource: what("resource"),
-                    sub: what("subresource"),
-                    ns: if ns.is_empty() { what("namespace") } else { ns },
-                    name: what("name"),
-                };
-                let verdict = authorize(&asked, &attributes);
-                set(&mut review, &["status"], json!({"allowed": verdict.is_ok()}));
-                if let Err(why) = verdict {
-                    set(&mut review, &["status", "reason"], why.into());
-                }
-            }
-            "SelfSubjectRulesReview" => {
-                let all = user.is_in("system:masters");
-                let rules =
-                    if all { json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]) } else { json!([]) };
-                let urls = if all { json!([{"verbs": ["*"], "nonResourceURLs": ["*"]}]) } else { json!([]) };
-                set(
-                    &mut review,
-                    &["status"],
-                    json!({"resourceRules": rules, "nonResourceRules": urls, "incomplete": !all}),
-                );
-            }
-            _ => return Err(Status::method_not_allowed(kind, Verb::Create.name())),
-        }
-        Ok(review)
     }
 }
 

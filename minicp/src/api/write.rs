@@ -7,6 +7,7 @@ use mote_api::status::Status;
 use mote_api::tree::{Value, as_map, json, remove, set, str_at};
 use mote_api::{apply, defaults, meta, schema, validate};
 
+use super::admit::quota::Charge;
 use super::request::WriteOptions;
 use super::{Api, OBJECT_BYTES_MAX, WRITE_TRIES_MAX, admit, class_of, object, refused, remove as removal};
 use crate::store::{Class, CommitError, Entry, Guard, Op, Revision, Txn};
@@ -43,14 +44,14 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         admit::identity(kind, ns, "", &mut obj)?;
-        let warnings = schema::check(kind, &mut obj, duplicates, options.unknown)?;
+        let mut warnings = schema::check(kind, &mut obj, duplicates, options.unknown)?;
         if kind.group == "events.k8s.io" {
             object::events_core(&mut obj);
         }
         if !meta::resource_version(&obj).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        admit::namespace_is_live(self, kind, ns).await?;
+        let namespace = admit::namespace_is_live(self, kind, ns).await?;
         let base = str_at(&obj, &["metadata", "generateName"]).to_owned();
         let generated = meta::name(&obj).is_empty() && !base.is_empty();
         let mut tries = 0;
@@ -60,9 +61,13 @@ impl Api {
                 let base = base.get(..GENERATED_BASE_MAX).unwrap_or(&base);
                 set(&mut new, &["metadata", "name"], format!("{base}{}", self.name_suffix()).into());
             }
-            match self.create_named(kind, ns, new, options).await {
+            match self.create_named(kind, namespace.as_ref(), new, options).await {
                 Err(e) if generated && e.is_already_exists() && tries < WRITE_TRIES_MAX => tries += 1,
-                done => return done.map(|value| Written { value, warnings, created: true }),
+                Err(e) => return Err(e),
+                Ok((value, more)) => {
+                    warnings.extend(more);
+                    return Ok(Written { value, warnings, created: true });
+                }
             }
         }
     }
@@ -70,11 +75,12 @@ impl Api {
     async fn create_named(
         &self,
         kind: &Rc<Kind>,
-        ns: &str,
+        namespace: Option<&Value>,
         mut obj: Value,
         options: &WriteOptions,
-    ) -> Result<Value, Status> {
-        let name = meta::name(&obj).to_owned();
+    ) -> Result<(Value, Vec<String>), Status> {
+        let (ns, name) = (meta::namespace(&obj).to_owned(), meta::name(&obj).to_owned());
+        let ns = ns.as_str();
         admit::fill_new(self, kind, &mut obj);
         admit::admit_new(self, kind, ns, &mut obj, options).await?;
         defaults::apply(kind, &mut obj);
@@ -83,31 +89,64 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, &name, &errors));
         }
+        let warnings = admit::check_new(self, kind, namespace, &obj, options).await?;
         let writer = apply::Writer { manager: &options.manager, subresource: "", now: self.now() };
         apply::track(kind, None, &mut obj, &writer);
         let key: Rc<str> = object::key(kind, ns, &name).into();
+        let counts = kind.namespaced && self.quotas.read(&*self.store).await?.has(ns);
+        let counted = counts.then(|| obj.clone());
         let value = object::encode(obj);
         too_large(value.len())?;
         if options.dry_run {
             return match self.entry(kind, ns, &name).await {
                 Ok(_) => Err(Status::already_exists(kind, &name)),
-                Err(_) => Ok(object::decode(kind, &entry(value, Revision(0)))),
+                Err(_) => {
+                    if let Some(object) = &counted {
+                        admit::quota::charge(self, kind, ns, None, object).await?;
+                    }
+                    Ok((object::decode(kind, &entry(value, Revision(0))), warnings))
+                }
             };
         }
-        let txn = Txn {
-            guards: vec![Guard::Absent(key.clone())],
-            ops: vec![Op::Put(key, value.clone())],
-            class: class_of(kind),
-        };
-        let commit = self.store.commit(txn).await;
+        let commit = self.commit_new(kind, ns, counted.as_ref(), (key, &value)).await;
         drop(hold);
-        match commit {
+        match commit? {
             Ok(revision) => {
                 self.note_event(kind, ns, &name, revision);
-                Ok(object::decode(kind, &entry(value, revision)))
+                Ok((object::decode(kind, &entry(value, revision)), warnings))
             }
             Err(CommitError::Conflict) => Err(Status::already_exists(kind, &name)),
             Err(e) => Err(refused(e)),
+        }
+    }
+
+    /// Commits a new object together with what it costs the quotas of its namespace. `counted`: the object, if there are any.
+    async fn commit_new(
+        &self,
+        kind: &Kind,
+        ns: &str,
+        counted: Option<&Value>,
+        (key, value): (Rc<str>, &bytes::Bytes),
+    ) -> Result<Result<Revision, CommitError>, Status> {
+        let mut tries = 0;
+        loop {
+            let mut txn = Txn {
+                guards: vec![Guard::Absent(key.clone())],
+                ops: vec![Op::Put(key.clone(), value.clone())],
+                class: class_of(kind),
+            };
+            let Some(object) = counted else { return Ok(self.store.commit(txn).await) };
+            let _held = self.charging.lock().await;
+            let charge = admit::quota::charge(self, kind, ns, None, object).await?;
+            charge.join(&mut txn);
+            let commit = self.store.commit(txn).await;
+            // Was it there already, or did only a quota change meanwhile?
+            let raced = commit == Err(CommitError::Conflict)
+                && self.store.get(&key, None).await.map_err(super::compacted)?.is_none();
+            if !raced || tries >= WRITE_TRIES_MAX {
+                return Ok(commit);
+            }
+            tries += 1;
         }
     }
 
@@ -124,7 +163,7 @@ impl Api {
             let found = self.entry(kind, ns, name).await?;
             let old = object::decode(kind, &found);
             let mut stored_old = old.clone();
-            let (mut new, warnings) = change(old)?;
+            let (mut new, mut warnings) = change(old)?;
             admit::identity(kind, ns, name, &mut new)?;
             if kind.group == "events.k8s.io" {
                 object::events_core(&mut new);
@@ -138,7 +177,10 @@ impl Api {
                 Err(Replace::Raced) if tries < WRITE_TRIES_MAX => tries += 1,
                 Err(Replace::Raced) => return Err(Status::modified(kind, name)),
                 Err(Replace::Refused(status)) => return Err(*status),
-                Ok(value) => return Ok(Written { value, warnings, created: false }),
+                Ok((value, more)) => {
+                    warnings.extend(more);
+                    return Ok(Written { value, warnings, created: false });
+                }
             }
         }
     }
@@ -150,7 +192,7 @@ impl Api {
         old: &Value,
         mut new: Value,
         options: &WriteOptions,
-    ) -> Result<Value, Replace> {
+    ) -> Result<(Value, Vec<String>), Replace> {
         let Place { kind, ns, name, sub } = place;
         admit::carry_over(place, old, &mut new)?;
         defaults::apply(kind, &mut new);
@@ -160,24 +202,29 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, name, &errors).into());
         }
+        let warnings = admit::check_change(self, place, old, &new, options).await?;
         admit::bump_generation(place, old, &mut new);
         let writer = apply::Writer { manager: &options.manager, subresource: sub, now: self.now() };
         apply::track(kind, Some(old), &mut new, &writer);
         let key: Rc<str> = object::key(kind, ns, name).into();
         let heartbeat = admit::is_heartbeat(place, old, &new);
         let gone = removal::may_go(kind, &new);
+        let grows = matches!(sub, "" | "resize") && old.get("spec") != new.get("spec");
+        let charge =
+            if grows { admit::quota::charge(self, kind, ns, Some(old), &new).await? } else { Charge::default() };
         let value = object::encode(new);
         too_large(value.len())?;
         if options.dry_run || (value == found.value && !gone) {
-            return Ok(object::decode(kind, &entry(value, found.modified)));
+            return Ok((object::decode(kind, &entry(value, found.modified)), warnings));
         }
         let class = if heartbeat { Class::Volatile } else { class_of(kind) };
         let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
-        let txn = Txn { guards: vec![Guard::Unchanged(key, found.modified)], ops: vec![op], class };
+        let mut txn = Txn { guards: vec![Guard::Unchanged(key, found.modified)], ops: vec![op], class };
+        charge.join(&mut txn);
         let commit = self.store.commit(txn).await;
         drop(hold);
         match commit {
-            Ok(revision) => Ok(object::decode(kind, &entry(value, revision))),
+            Ok(revision) => Ok((object::decode(kind, &entry(value, revision)), warnings)),
             Err(CommitError::Conflict) => Err(Replace::Raced),
             Err(e) => Err(refused(e).into()),
         }
@@ -206,7 +253,7 @@ impl Api {
                 Ok((obj.clone(), Vec::new()))
             })
             .await?;
-        written.warnings = warnings;
+        written.warnings.splice(0..0, warnings);
         Ok(written)
     }
 }

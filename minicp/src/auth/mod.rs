@@ -1,18 +1,31 @@
 //! Who asks, and whether they may.
+//!
+//! `tokens` proves identities (beside client certificates, which TLS proves); `impersonate` lets one act as another; `rbac` and `node` decide what may be
+//! done; `review` answers questions about both.
 
-pub(crate) mod account;
+pub(crate) mod impersonate;
+pub(crate) mod node;
+pub(crate) mod rbac;
+pub(crate) mod review;
 pub mod tokens;
 
+use mote_api::status::Status;
+
+use crate::api::Api;
+
 /// A proven identity: from a client certificate (CN, O), a token, or a connection made inside this process.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UserInfo {
     pub name: String,
     pub groups: Vec<String>,
+    pub uid: String,
+    /// Further facts, as tokens and impersonation carry them (`authentication.kubernetes.io/pod-name`, ...).
+    pub extra: Vec<(String, Vec<String>)>,
 }
 
 impl UserInfo {
     pub fn new(name: impl Into<String>, groups: &[&str]) -> UserInfo {
-        UserInfo { name: name.into(), groups: groups.iter().map(|g| (*g).into()).collect() }
+        UserInfo { name: name.into(), groups: groups.iter().map(|g| (*g).into()).collect(), ..UserInfo::default() }
     }
     /// `system:node:<name>` in `system:nodes`.
     pub fn node(name: &str) -> UserInfo {
@@ -25,10 +38,24 @@ impl UserInfo {
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
+    /// The name of the node whose agent this is.
+    pub fn as_node(&self) -> Option<&str> {
+        self.name.strip_prefix("system:node:").filter(|n| !n.is_empty() && self.is_in("system:nodes"))
+    }
+}
+
+/// The user name of a service account.
+pub(crate) fn account_name(ns: &str, name: &str) -> String {
+    format!("system:serviceaccount:{ns}:{name}")
+}
+
+/// Namespace and name of the service account that a user name stands for.
+pub(crate) fn account_of(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix("system:serviceaccount:")?.split_once(':').filter(|(ns, n)| !ns.is_empty() && !n.is_empty())
 }
 
 /// What somebody wants to do, in the words of RBAC.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes<'a> {
     pub verb: &'a str,
     /// "" is the core group
@@ -36,68 +63,60 @@ pub struct Attributes<'a> {
     pub resource: &'a str,
     pub sub: &'a str,
     pub ns: &'a str,
+    /// Also of a list or watch that selects one name.
     pub name: &'a str,
+    /// The URL's path, when it is not a resource's: then nothing but the verb counts beside.
+    pub path: &'a str,
+    /// `spec.nodeName` that a list or watch selects by its fields.
+    pub node: &'a str,
 }
 
-/// Whether `user` may; the reason if not. Roles of RBAC will be asked here.
-pub fn authorize(user: &UserInfo, what: &Attributes<'_>) -> Result<(), String> {
-    let reads = matches!(what.verb, "get" | "list" | "watch");
-    let allowed = if user.is_in("system:masters") {
-        true
-    } else if user.is_in("system:nodes") {
-        node_may(user.name.strip_prefix("system:node:").unwrap_or_default(), what, reads)
-    } else if user.is_in("system:bootstrappers") {
-        what.resource == "certificatesigningrequests" && what.sub.is_empty() && (reads || what.verb == "create")
-    } else {
-        // Everybody may ask who they are and what they may do.
-        what.verb == "create" && (what.resource.starts_with("selfsubject"))
+impl Api {
+    /// Whether `user` may: how come, or why not, in upstream's words ("" when there is nothing to say).
+    pub(crate) async fn judge(&self, user: &UserInfo, what: &Attributes<'_>) -> Result<String, String> {
+        if user.is_in("system:masters") {
+            return Ok(String::new());
+        }
+        let mut reason = String::new();
+        if let Some(name) = user.as_node() {
+            match node::judge(self, name, what).await {
+                Ok(true) => return Ok(String::new()),
+                Ok(false) => {}
+                Err(why) => reason = why,
+            }
+        }
+        let index = self.rbac.read(&*self.store).await.map_err(|e| e.message)?;
+        index.judge(user, what).map_err(|why| if reason.is_empty() { why } else { reason })
+    }
+    /// Whether `user` may; if not, what to tell them (upstream's sentence after "is forbidden: ").
+    pub(crate) async fn authorize(&self, user: &UserInfo, what: &Attributes<'_>) -> Result<(), String> {
+        let Err(reason) = self.judge(user, what).await else { return Ok(()) };
+        Err(refusal(user, what, &reason))
+    }
+    /// The same for a path that is not a resource's.
+    pub(crate) async fn authorize_path(&self, user: &UserInfo, verb: &str, path: &str) -> Result<(), Status> {
+        let what = Attributes { verb, path, ..Attributes::default() };
+        self.authorize(user, &what).await.map_err(|why| {
+            let mut status = Status::new(403, "Forbidden", format!("forbidden: {why}"));
+            status.details = mote_api::tree::json!({});
+            status
+        })
+    }
+}
+
+fn refusal(user: &UserInfo, what: &Attributes<'_>, reason: &str) -> String {
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let Attributes { verb, path, group, .. } = what;
+    if !path.is_empty() {
+        return format!("User {:?} cannot {verb} path {path:?}{reason}", user.name);
+    }
+    let slash = if what.sub.is_empty() { "" } else { "/" };
+    let resource = format!("{}{slash}{}", what.resource, what.sub);
+    let scope = match what.ns {
+        "" => "at the cluster scope".into(),
+        ns => format!("in the namespace {ns:?}"),
     };
-    if allowed {
-        return Ok(());
-    }
-    let mut resource = what.resource.to_owned();
-    if !what.sub.is_empty() {
-        resource = format!("{resource}/{}", what.sub);
-    }
-    let scope =
-        if what.ns.is_empty() { "at the cluster scope".into() } else { format!("in the namespace {:?}", what.ns) };
-    Err(format!(
-        "User {:?} cannot {} resource {resource:?} in API group {:?} {scope}",
-        user.name, what.verb, what.group
-    ))
-}
-
-/// What a node agent needs: to read what pods are made of, and to say how its own are doing. (Upstream's node authoriser also follows
-/// which Secrets its pods name; that comes with RBAC.)
-fn node_may(node: &str, what: &Attributes<'_>, reads: bool) -> bool {
-    let own = what.name.is_empty() || what.name == node;
-    match (what.group, what.resource, what.sub) {
-        (
-            "",
-            "pods" | "services" | "endpoints" | "configmaps" | "secrets" | "namespaces" | "nodes" | "serviceaccounts",
-            "",
-        )
-        | ("", "persistentvolumes" | "persistentvolumeclaims", "")
-        | ("discovery.k8s.io", "endpointslices", "")
-        | ("node.k8s.io", "runtimeclasses", "")
-            if reads =>
-        {
-            true
-        }
-        ("", "nodes", "" | "status") => own && what.verb != "delete",
-        // Mirror pods, and the end of a deletion.
-        ("", "pods", "") => matches!(what.verb, "create" | "delete"),
-        ("", "pods", "status") => matches!(what.verb, "get" | "patch" | "update"),
-        ("", "pods", "eviction") => what.verb == "create",
-        ("coordination.k8s.io", "leases", "") => own && what.ns == "kube-node-lease",
-        ("" | "events.k8s.io", "events", "") => matches!(what.verb, "create" | "patch" | "update"),
-        ("", "serviceaccounts", "token") => what.verb == "create",
-        ("certificates.k8s.io", "certificatesigningrequests", "") => reads || what.verb == "create",
-        ("authentication.k8s.io", "tokenreviews", "") | ("authorization.k8s.io", "subjectaccessreviews", "") => {
-            what.verb == "create"
-        }
-        _ => what.verb == "create" && what.resource.starts_with("selfsubject"),
-    }
+    format!("User {:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}{reason}", user.name)
 }
 
 #[cfg(test)]
@@ -105,31 +124,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_what() {
-        let (admin, node) = (UserInfo::admin(), UserInfo::node("a"));
-        let newcomer = UserInfo::new("system:bootstrap:abcdef", &["system:bootstrappers"]);
-        let nobody = UserInfo::new("x", &["system:authenticated"]);
-        for (user, verb, group, resource, sub, ns, name, want) in [
-            (&admin, "delete", "", "nodes", "", "", "a", true),
-            (&node, "list", "", "pods", "", "", "", true),
-            (&node, "patch", "", "pods", "status", "x", "p", true),
-            (&node, "patch", "", "pods", "", "x", "p", false),
-            (&node, "patch", "", "nodes", "status", "", "a", true),
-            (&node, "patch", "", "nodes", "status", "", "b", false),
-            (&node, "delete", "", "nodes", "", "", "a", false),
-            (&node, "update", "coordination.k8s.io", "leases", "", "kube-node-lease", "a", true),
-            (&node, "update", "coordination.k8s.io", "leases", "", "kube-node-lease", "b", false),
-            (&node, "update", "coordination.k8s.io", "leases", "", "default", "a", false),
-            (&node, "create", "apps", "deployments", "", "x", "", false),
-            (&node, "update", "", "secrets", "", "x", "s", false),
-            (&newcomer, "create", "certificates.k8s.io", "certificatesigningrequests", "", "", "", true),
-            (&newcomer, "update", "certificates.k8s.io", "certificatesigningrequests", "approval", "", "c", false),
-            (&newcomer, "list", "", "secrets", "", "", "", false),
-            (&nobody, "get", "", "pods", "", "x", "p", false),
-            (&nobody, "create", "authorization.k8s.io", "selfsubjectaccessreviews", "", "", "", true),
+    fn refusals_are_upstreams() {
+        let (user, what) = (UserInfo::new("x", &[]), Attributes::default());
+        for (what, want) in [
+            (
+                Attributes { verb: "list", resource: "pods", ns: "default", ..what },
+                r#"User "x" cannot list resource "pods" in API group "" in the namespace "default""#,
+            ),
+            (
+                Attributes { verb: "get", group: "apps", resource: "deployments", sub: "scale", ..what },
+                r#"User "x" cannot get resource "deployments/scale" in API group "apps" at the cluster scope"#,
+            ),
+            (Attributes { verb: "get", path: "/metrics", ..what }, r#"User "x" cannot get path "/metrics""#),
         ] {
-            let what = Attributes { verb, group, resource, sub, ns, name };
-            assert_eq!(authorize(user, &what).is_ok(), want, "{} {what:?}", user.name);
+            assert_eq!(refusal(&user, &what, ""), want);
+            assert_eq!(refusal(&user, &what, "why"), format!("{want}: why"));
         }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(account_of(&account_name("a", "b")), Some(("a", "b")));
+        assert_eq!(account_of("system:serviceaccount:a:"), None);
+        assert_eq!(UserInfo::node("a").as_node(), Some("a"));
+        assert_eq!(UserInfo::new("system:node:a", &[]).as_node(), None);
+        assert_eq!(UserInfo::new("system:node:", &["system:nodes"]).as_node(), None);
     }
 }

@@ -6,15 +6,19 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 mod discovery;
+mod gate;
 mod openapi;
 pub(crate) mod proxy;
 mod resource;
 mod route;
+mod stall;
+mod trail;
 mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +32,14 @@ use tokio::sync::watch::Receiver;
 
 use crate::Dial;
 use crate::api::Api;
+use crate::audit::Audit;
 use crate::auth::{UserInfo, tokens::Tokens};
+use crate::flow::Flow;
 
 /// Connections at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 2048;
+/// Of them, from one address: so that there is room for the nodes when one client holds all it can get.
+pub const ADDRESS_CONNECTIONS_MAX: usize = CONNECTIONS_MAX * 3 / 4;
 /// Time for a client to send a request's head, and the longest rest between two requests of a connection.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time for a client to send a request's body.
@@ -45,34 +53,42 @@ pub const HEAD_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct App {
     pub api: Rc<Api>,
     pub tokens: Tokens,
+    /// `https://ADDRESS:PORT`
+    pub url: String,
     /// In-process node agents by node name.
     pub local_nodes: RefCell<HashMap<String, Dial>>,
     pub node_tls: Arc<rustls::ClientConfig>,
     pub connections: Cell<usize>,
+    /// Connections by address.
+    pub peers: RefCell<HashMap<IpAddr, usize>>,
+    pub flow: Rc<Flow>,
+    pub audit: Option<Audit>,
     /// True once the server stops.
     pub stopping: Receiver<bool>,
     pub watches: Cell<usize>,
 }
 
-/// Runs a connection to its end. `user`: who the other side is known to be (client certificate, or this very process).
+/// Runs a connection to its end. `user`: who the other side is known to be (client certificate, or this very process); `from`: its address, if it is not
+/// in this process.
 pub(crate) async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     app: Rc<App>,
     io: IO,
     user: Option<Rc<UserInfo>>,
-    outside: bool,
+    from: Option<IpAddr>,
 ) {
     app.connections.set(app.connections.get() + 1);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (app, user) = (app.clone(), user.clone());
-        async move { Ok::<_, Infallible>(route::handle(&app, user, request).await) }
+        async move { Ok::<_, Infallible>(route::handle(&app, user, from, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_BYTES_MAX).half_close(false);
-    if outside {
+    if from.is_some() {
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     } else {
         builder.header_read_timeout(None);
     }
+    let io = stall::Stall::new(io, stall::WRITE_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     tokio::pin!(connection);
     let mut stopping = app.stopping.clone();

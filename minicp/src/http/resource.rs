@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use mote_api::kind::Verbs;
+use mote_api::kind::{Kind, Verbs};
 use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, str_at};
@@ -11,13 +11,14 @@ use mote_api::tree::{Value, json, str_at};
 use super::answer::{self, Answer, Form};
 use super::route::{Asked, read_tree};
 use super::{App, proxy, watch};
+use crate::api::admit;
 use crate::api::client::DeleteOptions;
 use crate::api::object;
 use crate::api::patch::PatchType;
 use crate::api::read::ListQuery;
 use crate::api::request::{Target, Verb, WriteOptions};
-use crate::api::token::Account;
 use crate::api::write::{Place, Written};
+use crate::auth::review;
 
 pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {
     let kind = &target.kind;
@@ -91,16 +92,11 @@ async fn create(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
             let pods = registry.find("pods").ok_or_else(Status::no_such_resource)?;
             app.api.bind(pods, ns, &name, &object, &options).await.map(|()| success(201))
         }
-        "" if kind.is("authentication.k8s.io", "TokenReview") => {
-            let mut review = object;
-            crate::api::admit::identity(kind, ns, "", &mut review)?;
-            app.api.review_token(&app.tokens.accounts, &mut review).await;
-            Ok(answer::value(201, &review))
-        }
         "" if kind.verbs == Verbs::CreateOnly => {
             let mut review = object;
             crate::api::admit::identity(kind, ns, "", &mut review)?;
-            app.api.review(kind, ns, review, &asked.user).map(|v| answer::value(201, &v))
+            let answered = review::answer(&app.api, &app.tokens, kind, ns, review, &asked.user).await;
+            answered.map(|v| answer::value(201, &v))
         }
         "" => {
             if kind.namespaced && ns.is_empty() {
@@ -108,14 +104,29 @@ async fn create(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
             }
             written(app, asked, target, &app.api.create(kind, ns, object, &duplicates, &options).await?)
         }
+        "token" => token(app, target, object, &duplicates, &options).await,
         "binding" => app.api.bind(kind, ns, &target.name, &object, &options).await.map(|()| success(201)),
         "eviction" => app.api.evict(kind, ns, &target.name, &object, &options).await.map(|()| success(201)),
-        "token" => {
-            let asked = Account { kind, ns, name: &target.name };
-            app.api.give_token(&app.tokens.accounts, asked, object, &options).await.map(|v| answer::value(201, &v))
-        }
         sub => Err(Status::new(501, "NotImplemented", format!("{}/{sub} is not served yet", kind.plural))),
     }
+}
+
+/// `serviceaccounts/token`: a TokenRequest, answered.
+async fn token(
+    app: &Rc<App>,
+    target: &Target,
+    mut request: Value,
+    duplicates: &[String],
+    options: &WriteOptions,
+) -> Result<Answer, Status> {
+    let form = Kind::of_body("authentication.k8s.io/v1.TokenRequest").ok_or_else(Status::no_such_resource)?;
+    crate::api::admit::identity(&form, "", "", &mut request)?;
+    let warnings = mote_api::schema::check(&form, &mut request, duplicates, options.unknown)?;
+    admit::node::token(&app.api, &target.ns, &target.name, &request, &options.user).await?;
+    let issued = app.tokens.accounts.issue(&app.api, &target.ns, &target.name, request).await?;
+    let mut answer = answer::value(201, &issued);
+    answer::warn(&mut answer, &warnings);
+    Ok(answer)
 }
 
 async fn change(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {

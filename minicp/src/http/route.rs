@@ -1,11 +1,12 @@
 //! From a request to its answer: who asks, may they, what is meant.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request};
 use mote_api::proto;
@@ -13,9 +14,9 @@ use mote_api::status::Status;
 use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 
 use super::answer::{self, Answer};
-use super::{App, BODY_TIMEOUT, discovery, openapi, resource};
+use super::{App, BODY_TIMEOUT, discovery, gate, openapi, resource, trail};
 use crate::api::request::{Query, Target, decode};
-use crate::auth::{Attributes, UserInfo, authorize, tokens};
+use crate::auth::{UserInfo, impersonate};
 
 /// What of a request its handlers see.
 pub(crate) struct Asked {
@@ -26,6 +27,8 @@ pub(crate) struct Asked {
     pub user: Rc<UserInfo>,
     /// Set where the client wants to go on in another protocol; taken by who agrees.
     pub upgrade: RefCell<Option<OnUpgrade>>,
+    /// The body as it was read, when the audit log wants it.
+    pub kept: Option<RefCell<Value>>,
 }
 
 impl Asked {
@@ -41,7 +44,12 @@ impl Asked {
     }
 }
 
-pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn handle(
+    app: &Rc<App>,
+    user: Option<Rc<UserInfo>>,
+    from: Option<IpAddr>,
+    request: Request<Incoming>,
+) -> Answer {
     app.api.requests.set(app.api.requests.get() + 1);
     let (mut head, body) = request.into_parts();
     let path = decode_path(head.uri.path());
@@ -49,40 +57,40 @@ pub(crate) async fn handle(app: &Rc<App>, user: Option<Rc<UserInfo>>, request: R
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
         return answer::text(200, "ok");
     }
-    let user = match user {
-        Some(user) => user,
-        None => match bearer(app, &head.headers).await {
-            Some(user) => Rc::new(user),
-            None => return answer::status(&Status::unauthorized()),
-        },
+    let received = app.api.now();
+    let sender = match gate::prove(app, user, &head.headers).await {
+        Ok(user) => user,
+        Err(status) => return answer::status(&status),
+    };
+    let _seat = match app.flow.enter(&sender.name).await {
+        Ok(seat) => seat,
+        Err(status) => return answer::status(&status),
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
     let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
-    let asked = Asked { method: head.method, path, query, headers: head.headers, user, upgrade };
-    match dispatch(app, &asked, body).await {
-        Ok(answer) => answer,
+    let mut asked =
+        Asked { method: head.method, path, query, headers: head.headers, user: sender.clone(), upgrade, kept: None };
+    let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, &head.uri, from, received));
+    let done = match impersonate::apply(&app.api, sender, &asked.headers).await {
+        Ok(user) => {
+            asked.user = user;
+            dispatch(app, &asked, body).await
+        }
+        Err(status) => Err(status),
+    };
+    let (answer, message) = match done {
+        Ok(answer) => (answer, String::new()),
         Err(status) => {
             if status.code >= 500 {
                 log::warn!("{} {}: {}", asked.method, asked.path, status.message);
             }
-            answer::status(&status)
+            (answer::status(&status), status.message)
         }
+    };
+    if let Some(trail) = audited {
+        trail.end(app, &asked, &answer, &message);
     }
-}
-
-/// Whom a bearer token proves its sender to be.
-async fn bearer(app: &App, headers: &HeaderMap) -> Option<UserInfo> {
-    let token = tokens::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?;
-    match app.tokens.joining(token) {
-        Some(user) => Some(user),
-        None => match app.api.account_of(&app.tokens.accounts, token, &[]).await {
-            Ok(claims) => Some(claims.user()),
-            Err(why) => {
-                log::debug!("refuse bearer token: {why}");
-                None
-            }
-        },
-    }
+    answer
 }
 
 /// Percent-decoding of paths: `+` stays.
@@ -94,17 +102,10 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
     let registry = app.api.registry();
     if let Some(target) = Target::parse(&registry, asked.method.as_str(), &asked.path, &asked.query) {
         let target = target?;
-        let what = Attributes {
-            verb: target.verb.name(),
-            group: &target.kind.group,
-            resource: &target.kind.plural,
-            sub: &target.sub,
-            ns: if target.kind.is("", "Namespace") { &target.name } else { &target.ns },
-            name: &target.name,
-        };
-        authorize(&asked.user, &what).map_err(|why| Status::forbidden(&target.kind, &target.name, &why))?;
+        gate::resource(app, asked, &target).await?;
         return resource::handle(app, asked, &target, body).await;
     }
+    app.api.authorize_path(&asked.user, &asked.method.as_str().to_ascii_lowercase(), &asked.path).await?;
     if asked.method != Method::GET && asked.method != Method::HEAD {
         return Err(Status::no_such_resource());
     }
@@ -112,6 +113,8 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
     match path {
         "/version" => Ok(answer::value(200, &version())),
         "/metrics" => Ok(answer::bytes(200, "text/plain; version=0.0.4", metrics(app))),
+        "/openid/v1/jwks" => Ok(answer::value(200, &app.tokens.accounts.jwks())),
+        "/.well-known/openid-configuration" => Ok(answer::value(200, &app.tokens.accounts.configuration(&app.url))),
         "/openapi/v2" => Ok(openapi::v2()),
         "/openapi/v3" => Ok(answer::value(200, &openapi::index(&registry))),
         "" => Ok(answer::value(
@@ -169,6 +172,14 @@ pub(crate) async fn read_body(body: Incoming) -> Result<bytes::Bytes, Status> {
 
 /// A body as a tree, and keys that came twice. An empty one is null.
 pub(crate) async fn read_tree(asked: &Asked, body: Incoming) -> Result<(Value, Vec<String>), Status> {
+    let read = parse_body(asked, body).await?;
+    if let Some(kept) = &asked.kept {
+        *kept.borrow_mut() = read.0.clone();
+    }
+    Ok(read)
+}
+
+async fn parse_body(asked: &Asked, body: Incoming) -> Result<(Value, Vec<String>), Status> {
     let media = asked.media_type();
     let bytes = read_body(body).await?;
     if bytes.is_empty() {

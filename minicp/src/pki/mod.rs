@@ -1,5 +1,5 @@
-//! The cluster's certificates: one CA, and what it signs. In `<data-dir>/pki`: `ca.crt`, `ca.key`, `admin.crt`, `admin.key`, `sa.key`,
-//! `join-token`.
+//! The cluster's certificates: one CA, and what it signs. In `<data-dir>/pki`: `ca.crt`, `ca.key`, `admin.crt`, `admin.key`, `join-token`,
+//! `sa.key` (signs service-account tokens).
 //!
 //! The serving certificate is made anew at every start, for the addresses of that start; its key never touches the disk.
 
@@ -144,7 +144,7 @@ impl Request {
         if csr.params.is_ca != IsCa::NoCa && csr.params.is_ca != IsCa::ExplicitNoCa {
             return Err(PkiError::Certificate("read request".into(), "asks to be a CA".into()));
         }
-        let mut subject = UserInfo { name: String::new(), groups: Vec::new() };
+        let mut subject = UserInfo::default();
         let der = pem_der(pem).unwrap_or_default();
         if let Ok((_, request)) = X509CertificationRequest::from_der(&der) {
             subject = subject_of(&request.certification_request_info.subject);
@@ -201,15 +201,15 @@ pub fn join_token(dir: &Path, random: impl Fn() -> String) -> Result<String, Pki
     Ok(token)
 }
 
-/// The key that signs tokens of ServiceAccounts (PKCS #8, DER), made on first use: without it they would not outlive a restart.
-pub fn account_key(dir: &Path) -> Result<Vec<u8>, PkiError> {
+/// The keys that sign service-account tokens, made on first use.
+pub fn account_keys(dir: &Path) -> Result<String, PkiError> {
     let path = dir.join("sa.key");
-    if let Some(pem) = read(&path)? {
-        return pem_der(&pem).ok_or_else(|| PkiError::Certificate("read sa.key".into(), "not a PEM key".into()));
+    if let Some(pem) = read(&path)?.filter(|p| !p.trim().is_empty()) {
+        return Ok(pem);
     }
-    let key = KeyPair::generate().map_err(failed("generate key"))?;
-    files::write_private(dir, &[("sa.key", &key.serialize_pem())]).map_err(|e| PkiError::File("write", path, e))?;
-    Ok(key.serialize_der())
+    let pem = KeyPair::generate().map_err(failed("generate sa.key"))?.serialize_pem();
+    files::write_private(dir, &[("sa.key", &pem)]).map_err(|e| PkiError::File("write", path, e))?;
+    Ok(pem)
 }
 
 fn read(path: &Path) -> Result<Option<String>, PkiError> {
@@ -245,6 +245,7 @@ fn subject_of(name: &x509_parser::x509::X509Name<'_>) -> UserInfo {
     UserInfo {
         name: name.iter_common_name().next().and_then(text).unwrap_or_default(),
         groups: name.iter_organization().filter_map(text).collect(),
+        ..UserInfo::default()
     }
 }
 

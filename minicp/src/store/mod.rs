@@ -6,6 +6,7 @@
 
 pub mod history;
 pub mod log;
+pub(crate) mod sealed;
 mod watcher;
 
 use std::future::Future;

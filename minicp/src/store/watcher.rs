@@ -31,8 +31,11 @@ struct Shared {
     wake: Notify,
 }
 
+/// What is done to every change on its way to the reader.
+pub(crate) type Lens = Rc<dyn Fn(Rc<Change>) -> Rc<Change>>;
+
 /// The reader's end.
-pub struct Watcher(Rc<Shared>);
+pub struct Watcher(Rc<Shared>, Option<Lens>);
 
 /// The store's end.
 pub struct Feed(Weak<Shared>);
@@ -49,7 +52,11 @@ impl Watcher {
         let queue = RefCell::new(Queue { changes: VecDeque::new(), state: State::Open });
         let shared = Rc::new(Shared { prefix: prefix.into(), queue, wake: Notify::new() });
         let feed = Feed(Rc::downgrade(&shared));
-        (Watcher(shared), feed)
+        (Watcher(shared, None), feed)
+    }
+    /// The same changes, seen through `lens`.
+    pub(crate) fn through(self, lens: Lens) -> Watcher {
+        Watcher(self.0, Some(lens))
     }
     /// The next change; waits for one.
     pub async fn next(&mut self) -> Result<Rc<Change>, Ended> {
@@ -64,7 +71,11 @@ impl Watcher {
     pub fn try_next(&mut self) -> Option<Result<Rc<Change>, Ended>> {
         let mut queue = self.0.queue.borrow_mut();
         if let Some(change) = queue.changes.pop_front() {
-            return Some(Ok(change));
+            drop(queue);
+            return Some(Ok(match &self.1 {
+                Some(lens) => lens(change),
+                None => change,
+            }));
         }
         match queue.state {
             State::Open => None,

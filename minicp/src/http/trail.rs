@@ -1,0 +1,71 @@
+//! What the audit log needs to know of a request, from its beginning to its end.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use mote_api::time::Time;
+use mote_api::tree::Value;
+
+use super::App;
+use super::answer::Answer;
+use super::body::AnswerBody;
+use super::route::Asked;
+use crate::api::request::Target;
+use crate::audit::{Facts, Level, Record};
+use crate::auth::UserInfo;
+
+pub(super) struct Trail {
+    sender: Rc<UserInfo>,
+    target: Option<Target>,
+    level: Level,
+    uri: String,
+    from: Option<IpAddr>,
+    received: Time,
+}
+
+impl Trail {
+    /// Makes `asked` keep its body if the policy wants it.
+    pub(super) fn new(app: &App, asked: &mut Asked, uri: &hyper::Uri, from: Option<IpAddr>, received: Time) -> Trail {
+        let parsed = Target::parse(&app.api.registry(), asked.method.as_str(), &asked.path, &asked.query);
+        let mut trail = Trail {
+            sender: asked.user.clone(),
+            target: parsed.and_then(Result::ok),
+            level: Level::None,
+            uri: uri.to_string(),
+            from,
+            received,
+        };
+        let verb = trail.verb(asked);
+        trail.level = app.audit.as_ref().map_or(Level::None, |a| a.level(&trail.facts(asked, &verb)));
+        asked.kept = (trail.level == Level::Request).then(|| RefCell::new(Value::Null));
+        trail
+    }
+    fn verb(&self, asked: &Asked) -> String {
+        let plain = || asked.method.as_str().to_ascii_lowercase();
+        self.target.as_ref().map_or_else(plain, |t| t.verb.name().to_owned())
+    }
+    fn facts<'a>(&'a self, asked: &'a Asked, verb: &'a str) -> Facts<'a> {
+        Facts { user: &self.sender, verb, path: &asked.path, target: self.target.as_ref() }
+    }
+    /// Notes the answer.
+    pub(super) fn end(self, app: &App, asked: &Asked, answer: &Answer, message: &str) {
+        let Some(audit) = &app.audit else { return };
+        let verb = self.verb(asked);
+        audit.note(Record {
+            id: app.api.uuid(),
+            level: self.level,
+            facts: self.facts(asked, &verb),
+            uri: &self.uri,
+            impersonated: (!Rc::ptr_eq(&self.sender, &asked.user)).then_some(&*asked.user),
+            from: self.from.map_or_else(String::new, |ip| ip.to_string()),
+            agent: asked.user_agent(),
+            body: asked.kept.as_ref().map(RefCell::take),
+            complete: matches!(answer.body(), AnswerBody::Whole(_)),
+            code: answer.status().as_u16(),
+            message,
+            received: self.received.micro(),
+            done: app.api.now().micro(),
+        });
+    }
+}
