@@ -14,7 +14,7 @@ pub use standard::standard;
 use crate::container::{SeccompFilter, SeccompListener};
 use arch::{Calls as Table, Family, multiplexed};
 use profile::{Compare, Condition, FLAG_NEW_LISTENER, FLAG_TSYNC, FLAG_WAIT_KILLABLE, Profile, Rule};
-use program::{Calls, Verdict};
+use program::Calls;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -100,7 +100,7 @@ fn instructions(
 
 /// An unconditional rule beats conditional ones; of two, the first stands.
 fn decide(calls: &mut Calls<'_>, number: u32, rule: &Rule, conditions: &[Condition]) {
-    let verdict = calls.verdicts.entry(number).or_insert_with(Verdict::default);
+    let verdict = calls.verdicts.entry(number).or_default();
     if verdict.always.is_some() {
         return;
     }
