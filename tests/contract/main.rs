@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 mod cases;
+mod escapes;
 mod seccomp;
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -36,7 +37,7 @@ impl Bundle {
             std::fs::create_dir_all(dir.path().join("rootfs").join(folder)).unwrap();
         }
         std::fs::copy("/bin/busybox", bin.join("busybox")).expect("needs Debian's busybox-static");
-        let applets = "sh true false sleep cat echo ls id mount umount hostname ps env dd touch mkdir grep wc readlink stat ip kill trap";
+        let applets = "sh true false sleep cat echo ls id mount umount hostname ps env dd touch mkdir grep wc readlink stat ip kill trap tr tail";
         for applet in applets.split(' ') {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }

@@ -226,7 +226,9 @@ impl Pair {
 
     fn rest(&mut self, born: Instant, status: i32) {
         eprintln!("keeper ended with status {status:#x}: starting another");
-        self.pause = match born.elapsed() < SHORT_LIFE {
+        // Killed from without is not the worker's own fault, nor will it be the next one's.
+        let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
+        self.pause = match born.elapsed() < SHORT_LIFE && !killed {
             true => (self.pause * 2).clamp(Duration::from_millis(1), PAUSE_MAX),
             false => Duration::ZERO,
         };
