@@ -3,12 +3,20 @@
 //! Read as a tree, not by oci-spec's types: those refuse a whole file for one unknown capability name, where runc warns, and are
 //! larger than the rest of `mote-oci`.
 
+mod extras;
+mod resources;
+pub(crate) mod tree;
+
+pub(crate) use resources::resources;
+
+use crate::container::extras::{Extras, ProcessExtras};
 use crate::container::{
-    CapSet, Capabilities, Cgroup, Container, Device, DeviceKind, DeviceRule, Mount, Namespace, NamespaceKind, Process,
-    Resources, Rlimit, Rootfs, Seccomp, User, rlimit_number,
+    CapSet, Capabilities, Cgroup, Container, Device, Mount, Namespace, NamespaceKind, Process, Rlimit, Rootfs, Seccomp,
+    User, rlimit_number,
 };
 use serde_json::Value;
 use std::path::Path;
+use tree::{flag, list, number, optional, pairs, strings, text};
 
 /// Largest config.json in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -26,9 +34,11 @@ pub enum BundleError {
 /// A container and what of its description was left out, one line each.
 pub struct Bundle {
     pub container: Container,
-    pub terminal: bool,
+    pub extras: Extras,
     pub annotations: Vec<(String, String)>,
     pub warnings: Vec<String>,
+    /// The text it was read from: what is looked up later (exec, hooks) must not follow a file that changes.
+    pub text: Vec<u8>,
 }
 
 fn invalid(text: impl Into<String>) -> BundleError {
@@ -46,7 +56,9 @@ pub fn load(dir: &Path, id: &str) -> Result<Bundle, BundleError> {
     let bytes = std::fs::read(&path).map_err(told)?;
     let value: Value =
         serde_json::from_slice(&bytes).map_err(|cause| BundleError::Parse { path: name.clone(), cause })?;
-    convert(&value, dir, id)
+    let mut bundle = convert(&value, dir, id)?;
+    bundle.text = bytes;
+    Ok(bundle)
 }
 
 /// `config` as container `id`; relative paths are below `dir`.
@@ -85,15 +97,14 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
         rootfs_propagation: optional(linux, "rootfsPropagation"),
         ..Container::default()
     };
-    for (key, what) in [("mountLabel", "mount label"), ("intelRdt", "Intel RDT")] {
-        if linux.get(key).is_some_and(|v| !v.is_null()) {
-            warnings.push(format!("linux.{key}: {what} is not applied by this build"));
-        }
-    }
-    if config.get("hooks").and_then(Value::as_object).is_some_and(|h| !h.is_empty()) {
-        warnings.push("hooks: are not run by this build".into());
-    }
-    Ok(Bundle { container, terminal: flag(process, "terminal"), annotations: pairs(config, "annotations"), warnings })
+    let extras = extras::extras(config, linux, process, &mut warnings)?;
+    Ok(Bundle { container, extras, annotations: pairs(config, "annotations"), warnings, text: Vec::new() })
+}
+
+/// A process description on its own (`exec --process`).
+pub(crate) fn load_process(value: &Value) -> Result<(Process, ProcessExtras, Vec<String>), BundleError> {
+    let mut warnings = Vec::new();
+    Ok((process(value, &mut warnings)?, extras::process_extras(value)?, warnings))
 }
 
 fn process(process: &Value, warnings: &mut Vec<String>) -> Result<Process, BundleError> {
@@ -198,23 +209,14 @@ fn mount(m: &Value, dir: &Path) -> Mount {
     Mount { destination: text(m, "destination").to_owned(), fstype, source, options }
 }
 
-fn device_kind(name: &str) -> Option<DeviceKind> {
-    match name {
-        "c" | "u" => Some(DeviceKind::Char),
-        "b" => Some(DeviceKind::Block),
-        "p" => Some(DeviceKind::Fifo),
-        _ => None,
-    }
-}
-
 fn device(value: &Value) -> Result<Device, BundleError> {
     let path = text(value, "path").to_owned();
     let number = |key: &str, default: u32| match number(value, key) {
         None => Ok(default),
         Some(n) => u32::try_from(n).map_err(|_| invalid(format!("linux.devices {path}: {key} out of range"))),
     };
-    let kind =
-        device_kind(text(value, "type")).ok_or_else(|| invalid(format!("linux.devices {path}: unknown type")))?;
+    let kind = resources::device_kind(text(value, "type"))
+        .ok_or_else(|| invalid(format!("linux.devices {path}: unknown type")))?;
     Ok(Device {
         kind,
         major: number("major", 0)?,
@@ -237,74 +239,6 @@ fn cgroup_path(linux: &Value, id: &str) -> String {
         _ if path.trim_matches('/').is_empty() => id.to_owned(),
         _ => path.trim_start_matches('/').to_owned(),
     }
-}
-
-fn resources(value: &Value) -> Resources {
-    let at = |group: &str, key: &str| value.get(group).and_then(|g| number(g, key));
-    let positive = |n: i64| u64::try_from(n).ok();
-    let cpu = value.get("cpu").unwrap_or(&Value::Null);
-    Resources {
-        memory_max: at("memory", "limit").and_then(positive).filter(|n| *n > 0),
-        memory_swap_max: at("memory", "swap").and_then(positive).filter(|n| *n > 0),
-        cpu_shares: at("cpu", "shares").and_then(positive).filter(|n| *n > 0),
-        cpu_quota_us: at("cpu", "quota").filter(|n| *n != 0),
-        cpu_period_us: at("cpu", "period").and_then(positive).filter(|n| *n > 0),
-        pids_max: at("pids", "limit").filter(|n| *n != 0).map(|n| u64::try_from(n).unwrap_or(u64::MAX)),
-        cpuset_cpus: optional(cpu, "cpus").filter(|c| !c.is_empty()),
-        cpuset_mems: optional(cpu, "mems").filter(|c| !c.is_empty()),
-        devices: device_rules(value),
-        unified: pairs(value, "unified"),
-    }
-}
-
-/// The file's rules, then the nodes no container can do without: runc adds the same.
-fn device_rules(value: &Value) -> Vec<DeviceRule> {
-    let mut rules: Vec<DeviceRule> = list(value, "devices").map(device_rule).collect();
-    if !rules.is_empty() {
-        rules.extend(crate::container::defaults::device_rules().into_iter().filter(|r| r.allow));
-    }
-    rules
-}
-
-fn device_rule(rule: &Value) -> DeviceRule {
-    let node = |key: &str| number(rule, key).and_then(|n| u32::try_from(n).ok());
-    let access = text(rule, "access");
-    DeviceRule {
-        allow: flag(rule, "allow"),
-        kind: device_kind(text(rule, "type")),
-        major: node("major"),
-        minor: node("minor"),
-        access: if access.is_empty() { "rwm".into() } else { access.to_owned() },
-    }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn optional(value: &Value, key: &str) -> Option<String> {
-    value.get(key).and_then(Value::as_str).map(str::to_owned)
-}
-
-fn flag(value: &Value, key: &str) -> bool {
-    value.get(key).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn number(value: &Value, key: &str) -> Option<i64> {
-    value.get(key).and_then(Value::as_i64)
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    value.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
-fn strings(value: &Value, key: &str) -> Vec<String> {
-    list(value, key).filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn pairs(value: &Value, key: &str) -> Vec<(String, String)> {
-    let map = value.get(key).and_then(Value::as_object).into_iter().flatten();
-    map.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }
 
 #[cfg(test)]
@@ -339,7 +273,7 @@ mod tests {
         assert!(r.devices.is_empty(), "no rules asked for, none made up");
         assert_eq!(
             (r.memory_max, r.memory_swap_max, r.pids_max, r.cpu_quota_us),
-            (Some(1024), None, Some(u64::MAX), Some(5))
+            (Some(1024), Some(u64::MAX), Some(u64::MAX), Some(5))
         );
         assert_eq!(
             c.namespaces,

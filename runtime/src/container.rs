@@ -4,6 +4,8 @@
 //! their source. It travels to the keeper as postcard, so fields are only ever appended together with a new frame version
 //! (`keeper::protocol::VERSION`).
 
+pub mod extras;
+
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -216,8 +218,30 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// In order; empty = leave alone. The first is usually "deny all".
     pub devices: Vec<DeviceRule>,
+    /// What has no field of its own.
+    #[serde(skip)]
+    pub settings: Vec<Setting>,
     /// cgroup v2 file -> value, written last.
     pub unified: Vec<(String, String)>,
+}
+
+/// One value for one file of a group; an empty file name = that cgroup version has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// By its v1 name.
+    pub controller: &'static str,
+    pub v1: String,
+    pub v1_value: String,
+    pub v2: String,
+    pub v2_value: String,
+    /// One of several files of which a kernel has one.
+    pub either: bool,
+}
+
+impl Setting {
+    pub(crate) fn new(controller: &'static str, v1: &str, v2: &str, value: &str) -> Self {
+        Self { controller, v1: v1.into(), v1_value: value.into(), v2: v2.into(), v2_value: value.into(), either: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,10 @@
 //! The system calls that neither std nor nix has, each behind a safe function. The only `unsafe` of the crate.
 #![allow(unsafe_code)]
 
+mod attributes;
+
+pub(crate) use attributes::*;
+
 use nix::errno::Errno;
 use std::ffi::{CStr, c_int, c_long, c_uint};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -23,6 +27,8 @@ struct CloneArgs {
 }
 
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
+/// The child is our parent's, as we are; it ends with the signal we end with.
+pub(crate) const CLONE_PARENT: u64 = 0x8000;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -41,7 +47,7 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
     let mut args = CloneArgs {
         flags: flags | CLONE_PIDFD,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: if flags & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(fd) = cgroup {
@@ -225,16 +231,19 @@ struct MountAttr {
 
 /// mount_setattr(2) with AT_RECURSIVE: the `rro`, `rnosuid`, … options. 5.12 and later.
 pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<(), Errno> {
+    mount_setattr(mount, &MountAttr { set, clear, propagation: 0, userns_fd: 0 }, true)
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
     const AT_RECURSIVE: c_uint = 0x8000;
-    let attr = MountAttr { set, clear, propagation: 0, userns_fd: 0 };
     // SAFETY: a descriptor, an empty string, and a struct whose size is given.
     check(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH as c_uint | AT_RECURSIVE,
-            &raw const attr,
+            libc::AT_EMPTY_PATH as c_uint | if recursive { AT_RECURSIVE } else { 0 },
+            &raw const *attr,
             size_of::<MountAttr>(),
         )
     })

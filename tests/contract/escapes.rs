@@ -158,7 +158,7 @@ fn cve_2025_52881_a_sysctl_is_written_to_procfs_alone() {
 
 #[test]
 fn cve_2023_27561_and_2019_19921_a_linked_proc_is_no_way_round_the_masks() {
-    let mut bundle = Bundle::new(
+    let bundle = Bundle::new(
         "for f in /proc/sysrq-trigger /proc/sys/kernel/core_pattern; do [ -e $f ] && echo x 2>/dev/null >$f && echo wrote $f; done; \
         cat /proc/keys; true",
     );

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// Controllers we know, by their cgroup v1 names (v2 calls blkio `io`, has cpuacct inside cpu, and freezer and devices without a name).
-pub(crate) const CONTROLLERS: [&str; 8] = ["memory", "pids", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio"];
+pub(crate) const CONTROLLERS: [&str; 12] = [
+    "memory", "pids", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "hugetlb", "net_cls", "net_prio",
+    "rdma",
+];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {

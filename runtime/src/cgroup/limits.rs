@@ -1,7 +1,7 @@
 //! Resources -> controller files, by cgroups-rs' controllers on the folders we made.
 
 use super::{CgroupError, Layout, checked, fault};
-use crate::container::{DeviceKind, DeviceRule, Resources};
+use crate::container::{DeviceKind, DeviceRule, Resources, Setting};
 use cgroups_rs::fs::MaxValue;
 use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::cpuset::CpuSetController;
@@ -57,27 +57,61 @@ pub(super) fn write(layout: &Layout, path: &str, resources: &Resources) -> Resul
             _ => warnings.extend(device_program(layout, path, &resources.devices)),
         }
     }
-    if let Some((root, _)) = layout.v2.as_ref().filter(|_| layout.v1.is_empty()) {
-        for (file, value) in &resources.unified {
-            if file.contains('/') || !file.contains('.') {
-                return Err(fault("limit cgroup", file, io::ErrorKind::InvalidInput.into()));
-            }
-            let file = root.join(path).join(file);
-            std::fs::write(&file, value).map_err(|e| fault("write", &file, e))?;
-        }
-    }
+    settings(layout, path, &resources.settings)?;
+    unified(layout, path, &resources.unified)?;
     Ok(warnings)
 }
 
+/// The rarer limits, as file and value.
+fn settings(layout: &Layout, path: &Path, settings: &[Setting]) -> Result<(), CgroupError> {
+    for setting in settings {
+        let p = place(layout, setting.controller, path)?;
+        let (file, value) = if p.v2 { (&setting.v2, &setting.v2_value) } else { (&setting.v1, &setting.v1_value) };
+        if file.contains('/') {
+            return Err(fault("limit cgroup", file, io::ErrorKind::InvalidInput.into()));
+        }
+        let file = p.folder.join(file);
+        // Of two names for one limit a kernel has one; what v2 has no word for is left out, as runc does.
+        if (p.v2 && setting.v2.is_empty()) || (setting.either && !file.exists()) {
+            continue;
+        }
+        std::fs::write(&file, value).map_err(|e| fault("write", &file, e))?;
+    }
+    Ok(())
+}
+
+fn unified(layout: &Layout, path: &Path, unified: &[(String, String)]) -> Result<(), CgroupError> {
+    if unified.is_empty() {
+        return Ok(());
+    }
+    match layout.v2.as_ref().filter(|_| layout.v1.is_empty()) {
+        None => Err(fault("limit cgroup", path, io::Error::other("unified resources need cgroup v2"))),
+        Some((root, _)) => {
+            for (file, value) in unified {
+                if file.contains('/') || !file.contains('.') {
+                    return Err(fault("limit cgroup", file, io::ErrorKind::InvalidInput.into()));
+                }
+                let file = root.join(path).join(file);
+                std::fs::write(&file, value).map_err(|e| fault("write", &file, e))?;
+            }
+            Ok(())
+        }
+    }
+}
+
 fn memory(layout: &Layout, path: &Path, resources: &Resources, warnings: &mut Vec<String>) -> Result<(), CgroupError> {
-    let (Some(max), swap) = (resources.memory_max, resources.memory_swap_max) else { return Ok(()) };
+    let (max, swap) = (resources.memory_max, resources.memory_swap_max);
+    if max.is_none() && swap.is_none() {
+        return Ok(());
+    }
     let p = place(layout, "memory", path)?;
     let memory = MemController::new(p.folder.clone(), p.root, p.v2);
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let limit = || memory.set_limit(number(max)).map_err(|e| explain(&p.folder, &e));
+    let limit = || max.map_or(Ok(()), |max| memory.set_limit(number(max)).map_err(|e| explain(&p.folder, &e)));
     let Some(total) = swap else { return limit() };
     // v1 counts memory and swap together and wants the sum no smaller at any time; v2 counts swap alone.
-    let swap_limit = || memory.set_memswap_limit(number(if p.v2 { total.saturating_sub(max) } else { total }));
+    let alone = if total == u64::MAX { total } else { total.saturating_sub(max.unwrap_or(0)) };
+    let swap_limit = || memory.set_memswap_limit(number(if p.v2 { alone } else { total }));
     if p.v2 {
         limit()?;
     } else if limit().is_err() {
@@ -86,6 +120,7 @@ fn memory(layout: &Layout, path: &Path, resources: &Resources, warnings: &mut Ve
     }
     match swap_limit() {
         Ok(()) => Ok(()),
+        Err(_) if total == u64::MAX && !swap_accounting(&p.folder, p.v2) => Ok(()),
         Err(e) if !swap_accounting(&p.folder, p.v2) => {
             warnings.push(format!("memory swap limit: no swap accounting in this kernel ({e})"));
             Ok(())
@@ -116,9 +151,14 @@ fn cpu(layout: &Layout, path: &Path, resources: &Resources) -> Result<(), Cgroup
             quota.map_or(Ok(()), |us| cpu.set_cfs_quota(us.max(-1))).map_err(told)
         }
         (quota, period) => {
-            let quota = quota.filter(|q| *q > 0).map_or_else(|| "max".to_owned(), |q| q.to_string());
             let file = p.folder.join("cpu.max");
-            let text = format!("{quota} {}", period.unwrap_or(CPU_PERIOD_US));
+            // Both stand in one file: what is not given stays.
+            let now = std::fs::read_to_string(&file).unwrap_or_default();
+            let mut now = now.split_whitespace();
+            let quota_now = now.next().unwrap_or("max").to_owned();
+            let period_now = now.next().and_then(|p| p.parse().ok()).unwrap_or(CPU_PERIOD_US);
+            let quota = quota.map_or(quota_now, |q| if q > 0 { q.to_string() } else { "max".to_owned() });
+            let text = format!("{quota} {}", period.unwrap_or(period_now));
             std::fs::write(&file, text).map_err(|e| fault("write", &file, e))
         }
     }

@@ -37,6 +37,9 @@ pub(crate) fn fault(operation: &'static str, object: impl AsRef<Path>, cause: io
 
 /// v1 hierarchies a container with these limits needs. memory and pids always (OOM, counting, killing), cpuacct for its bill.
 fn wanted(controller: &str, resources: &Resources) -> bool {
+    if resources.settings.iter().any(|s| s.controller == controller) {
+        return true;
+    }
     match controller {
         "memory" | "pids" | "cpuacct" => true,
         "cpu" => {
@@ -96,6 +99,17 @@ pub fn create(layout: &Layout, path: &str, resources: &Resources) -> Result<Vec<
     result
 }
 
+/// Whether the caller may make the group: it exists and is his, or the first folder above it that exists is.
+pub(crate) fn may_create(layout: &Layout, path: &str) -> bool {
+    let Ok(folders) = layout.folders(path, &Resources::default()) else { return false };
+    let writable = |folder: &PathBuf| {
+        let there = folder.ancestors().find(|f| f.exists()).unwrap_or(folder);
+        nix::unistd::access(there, nix::unistd::AccessFlags::W_OK).is_ok()
+            && nix::unistd::access(&there.join("cgroup.procs"), nix::unistd::AccessFlags::W_OK).is_ok()
+    };
+    !folders.is_empty() && folders.iter().all(writable)
+}
+
 fn make_folders(layout: &Layout, path: &str, folders: &[PathBuf], made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let depth = checked(path)?.components().count();
     for folder in folders {
@@ -122,7 +136,9 @@ fn make_folders(layout: &Layout, path: &str, folders: &[PathBuf], made: &mut Vec
 fn enable_controllers(parent: &Path, have: &[String]) {
     let file = parent.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&file).unwrap_or_default();
-    for name in have.iter().filter(|n| ["cpu", "cpuset", "io", "memory", "pids"].contains(&n.as_str())) {
+    for name in
+        have.iter().filter(|n| ["cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"].contains(&n.as_str()))
+    {
         if !enabled.split_whitespace().any(|e| e == name) {
             let _ = fs::write(&file, format!("+{name}"));
         }

@@ -44,7 +44,14 @@ impl Running {
             .and_then(|(read, write)| fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(|_| (read, write)));
         let (output, write) =
             made.map_err(|e: Errno| Failure::new(super::protocol::FailureKind::Limit, format!("make pipe: {e}")))?;
-        let enter = Enter { process: &exec.process, cgroup, layout, target, output: Some(&write) };
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|e| Failure::new(super::protocol::FailureKind::Stage, format!("open /dev/null: {e}")))?;
+        let stdio = Some([null.as_fd(), write.as_fd(), write.as_fd()]);
+        let extras = &stages::NO_EXTRAS;
+        let enter = Enter { process: &exec.process, cgroup, layout, target, stdio, extras, console: None };
         let launched = stages::enter(&enter)?;
         let timeout = if exec.timeout_ms == 0 { TIMEOUT_MS } else { exec.timeout_ms };
         Ok(Self {

@@ -89,7 +89,7 @@ impl Pair {
         loop {
             role = match role {
                 Role::Worker(mut server) => match server.run()? {
-                    Outcome::Shutdown => sys::exit_now(0),
+                    Outcome::Shutdown => self.end(),
                     Outcome::Upgrade => sys::exit_now(UPGRADE_CODE),
                     Outcome::Orphaned => self.fork(Some(server))?,
                 },
@@ -145,6 +145,16 @@ impl Pair {
                 Ok(Role::Guard { worker: Pid::from_raw(worker), socket: ours, born: Instant::now() })
             }
         }
+    }
+
+    /// The worker's last act: the guard and the socket go first, so that whoever waits for the worker finds nothing left.
+    fn end(&self) -> ! {
+        let _ = std::fs::remove_file(self.dir.socket());
+        let guard = nix::unistd::getppid();
+        if guard.as_raw() > 1 {
+            let _ = nix::sys::signal::kill(guard, Signal::SIGKILL);
+        }
+        sys::exit_now(0)
     }
 
     /// Wait status of the worker; until then notes every other child's end and keeps what it is handed.

@@ -128,7 +128,7 @@ impl Held {
         };
         record::write_state(folder, &record).map_err(told)?;
         let logs = record.log.as_ref().map(|log| Logs::open(folder, log)).transpose().map_err(told)?;
-        let launched = stages::launch(&Launch { container, scratch: folder, layout, hold: false })?;
+        let launched = stages::launch(&Launch::plain(container, folder, layout))?;
         record.pid = launched.pid;
         record.start_time = record::start_time(launched.pid).unwrap_or_default();
         if let Err(e) = record::write_state(folder, &record) {

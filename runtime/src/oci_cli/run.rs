@@ -1,21 +1,24 @@
 //! `create`, `start`, `run`: the stages on a bundle.
 
+use super::args::Args;
 use super::state::{self, State, Status};
-use super::{Args, warn};
+use super::{foreground, spec, warn};
 use crate::bundle::{self, Bundle};
 use crate::cgroup::Layout;
-use crate::container::Stdio;
+use crate::container::extras::Hooks;
+use crate::container::{NamespaceKind, Resources, Rootfs, Stdio};
+use crate::keeper::protocol::{Failure, FailureKind};
 use crate::stages::report::Heard;
-use crate::stages::{self, GO, Launch, Launched, RESULT};
+use crate::stages::{self, GO, Launch, Launched, RESULT, hooks};
 use crate::sys;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use serde_json::json;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use serde_json::{Value, json};
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 struct Made {
@@ -23,32 +26,124 @@ struct Made {
     folder: PathBuf,
     layout: Layout,
     launched: Launched,
+    /// Our end of a terminal that stays with us.
+    terminal: Option<OwnedFd>,
+}
+
+/// Who gets the terminal's master.
+pub(super) struct Console {
+    /// The child's end, or the engine's socket.
+    pub(super) socket: Option<OwnedFd>,
+    /// Ours, in the foreground.
+    ours: Option<OwnedFd>,
+}
+
+impl Console {
+    pub(super) fn new(args: &Args, terminal: bool, detached: bool) -> Result<Self, String> {
+        let path = args.path("console-socket").filter(|p| !p.as_os_str().is_empty());
+        match (path, terminal) {
+            (None, false) => Ok(Self { socket: None, ours: None }),
+            (Some(_), false) => {
+                Err("cannot use console socket if the process has no terminal (process.terminal is false)".into())
+            }
+            (Some(path), true) => {
+                let socket = UnixStream::connect(&path)
+                    .map_err(|e| format!("connect console socket {}: {e}", path.display()))?;
+                Ok(Self { socket: Some(socket.into()), ours: None })
+            }
+            (None, true) if detached => {
+                Err("cannot allocate tty if mote-oci will detach without setting console socket".into())
+            }
+            (None, true) => {
+                let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
+                let (ours, theirs) = pair.map_err(|e| format!("make socket pair: {e}"))?;
+                Ok(Self { socket: Some(theirs), ours: Some(ours) })
+            }
+        }
+    }
+
+    pub(super) fn terminal(self) -> Result<Option<OwnedFd>, String> {
+        self.ours.map(|socket| foreground::receive_terminal(&socket)).transpose()
+    }
+}
+
+/// `--preserve-fds` and the sockets of socket activation: how many descriptors from 3 up the program keeps.
+pub(super) fn kept_fds(args: &Args, env: &mut Vec<String>) -> Result<u32, String> {
+    let asked = args.number("preserve-fds")?.unwrap_or(0);
+    let passed = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    if passed > 0 {
+        env.push(format!("LISTEN_FDS={passed}"));
+        env.push("LISTEN_PID=1".into());
+    }
+    let asked = u32::try_from(asked).map_err(|_| format!("--preserve-fds {asked}: out of range"))?;
+    let kept = asked.saturating_add(passed).min(FDS_MAX);
+    for fd in 3..3 + kept {
+        if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
+            return Err(format!("please check that preserved-fd {fd} is present"));
+        }
+    }
+    Ok(kept)
+}
+
+/// Most descriptors that are passed on.
+const FDS_MAX: u32 = 1024;
+
+fn prepare(args: &Args, id: &str) -> Result<Bundle, String> {
+    let dir = std::fs::canonicalize(args.bundle()).map_err(|e| format!("bundle {}: {e}", args.bundle().display()))?;
+    let mut bundle = bundle::load(&dir, id).map_err(|e| e.to_string())?;
+    bundle.warnings.iter().for_each(|w| warn(w));
+    if args.flag("systemd-cgroup") && !Path::new("/run/systemd/system").is_dir() {
+        return Err("systemd not running on this host, cannot use systemd cgroups manager".into());
+    }
+    bundle.container.stdio = Stdio::Inherit;
+    bundle.extras.no_pivot = args.flag("no-pivot");
+    bundle.extras.own_keyring = !args.flag("no-new-keyring");
+    bundle.extras.keep_fds = kept_fds(args, &mut bundle.container.process.env)?;
+    Ok(bundle)
+}
+
+/// As an ordinary user without a delegated group: no group and no limits, as every rootless runtime.
+fn without_cgroup(bundle: &mut Bundle, layout: &Layout) {
+    let cgroup = &mut bundle.container.cgroup;
+    if nix::unistd::geteuid().is_root() || crate::cgroup::may_create(layout, &cgroup.path) {
+        return;
+    }
+    let limits = Resources { devices: Vec::new(), ..cgroup.resources.clone() };
+    if limits != Resources::default() {
+        warn("cgroups: not delegated to this user, limits are not applied");
+    }
+    cgroup.path.clear();
+}
+
+fn make_folder(args: &Args, id: &str) -> Result<PathBuf, String> {
+    let root = args.root();
+    let told = |path: &Path, e: std::io::Error| format!("make {}: {e}", path.display());
+    DirBuilder::new().recursive(true).mode(0o711).create(&root).map_err(|e| told(&root, e))?;
+    let folder = root.join(id);
+    match DirBuilder::new().mode(0o711).create(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(format!("container with id {id} already exists"))
+        }
+        result => result.map(|()| folder.clone()).map_err(|e| told(&folder, e)),
+    }
 }
 
 /// Everything up to the child's "ready" (or, without `hold`, its exec).
-fn make(args: &Args, id: &str, hold: bool) -> Result<Made, String> {
-    let dir = std::fs::canonicalize(&args.bundle).map_err(|e| format!("bundle {}: {e}", args.bundle.display()))?;
-    let mut bundle = bundle::load(&dir, id).map_err(|e| e.to_string())?;
-    bundle.warnings.iter().for_each(|w| warn(w));
-    if bundle.terminal {
-        return Err("process.terminal: is not supported by this build".into());
-    }
-    bundle.container.stdio = Stdio::Inherit;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(&args.root)
-        .map_err(|e| format!("make {}: {e}", args.root.display()))?;
-    let folder = args.root.join(id);
-    match DirBuilder::new().mode(0o711).create(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(format!("container with id {id} already exists"));
-        }
-        result => result.map_err(|e| format!("make {}: {e}", folder.display()))?,
-    }
+fn make(args: &Args, id: &str, hold: bool, detached: bool) -> Result<Made, String> {
+    let mut bundle = prepare(args, id)?;
+    let console = Console::new(args, bundle.extras.process.terminal, detached)?;
     let layout = Layout::discover();
-    let launch = Launch { container: &bundle.container, scratch: &folder, layout: &layout, hold };
-    let heard = stages::launch(&launch).and_then(|mut launched| match hear(&mut launched, hold) {
+    without_cgroup(&mut bundle, &layout);
+    let folder = make_folder(args, id)?;
+    let state = hook_state(args, id, &bundle);
+    let launch = Launch {
+        hold,
+        extras: &bundle.extras,
+        console: console.socket.as_ref().map(AsFd::as_fd),
+        state: &state,
+        ..Launch::plain(&bundle.container, &folder, &layout)
+    };
+    let heard = stages::launch(&launch).and_then(|mut launched| match hear(&mut launched, hold, &bundle, &state) {
         Ok(warnings) => {
             warnings.iter().for_each(|w| warn(w));
             Ok(launched)
@@ -57,22 +152,55 @@ fn make(args: &Args, id: &str, hold: bool) -> Result<Made, String> {
             let _ = sys::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL); // it is ending by itself
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(launched.pid), None);
             stages::undo(&launch);
+            poststop(&bundle.extras.hooks, &state);
             Err(failure)
         }
     });
-    match heard {
-        Ok(launched) => Ok(Made { bundle, folder, layout, launched }),
-        Err(failure) => {
-            let _ = std::fs::remove_dir_all(&folder); // the failure itself is what to tell
-            Err(failure.message)
+    let launched = heard.map_err(|failure| {
+        let _ = std::fs::remove_dir_all(&folder); // the failure itself is what to tell
+        failure.message
+    })?;
+    let mut made = Made { bundle, folder, layout, launched, terminal: None };
+    match console.terminal().and_then(|terminal| remember(&made, args, id).map(|()| terminal)) {
+        Ok(terminal) => made.terminal = terminal,
+        Err(e) => {
+            let _ = sys::pidfd_send_signal(made.launched.pidfd.as_fd(), libc::SIGKILL);
+            let _ = state::remove(&made.folder, &made.bundle.container.cgroup.path);
+            return Err(e);
+        }
+    }
+    Ok(made)
+}
+
+/// The state hooks read, up to status and pid.
+fn hook_state(args: &Args, id: &str, bundle: &Bundle) -> String {
+    let path = std::fs::canonicalize(args.bundle()).unwrap_or_else(|_| args.bundle());
+    let value = json!({
+        "ociVersion": spec::VERSION, "id": id, "bundle": path, "annotations": annotations(bundle),
+    });
+    let text = value.to_string();
+    text.trim_start_matches('{').trim_end().strip_suffix('}').unwrap_or_default().to_owned()
+}
+
+fn annotations(bundle: &Bundle) -> Value {
+    Value::Object(bundle.annotations.iter().map(|(k, v)| (k.clone(), json!(v))).collect())
+}
+
+pub(super) fn poststop(all: &Hooks, state: &str) {
+    for hook in &all.poststop {
+        if let Err(e) = hooks::run(hook, hooks::state(state, "stopped", 0).as_bytes()) {
+            warn(&format!("error running poststop hook: {e}"));
         }
     }
 }
 
-fn hear(launched: &mut Launched, hold: bool) -> Result<Vec<String>, crate::keeper::protocol::Failure> {
-    let mut report = File::from(launched.report.try_clone().map_err(|e| {
-        crate::keeper::protocol::Failure::new(crate::keeper::protocol::FailureKind::Stage, format!("read report: {e}"))
-    })?);
+fn failed(text: String) -> Failure {
+    Failure::new(FailureKind::Stage, text)
+}
+
+fn hear(launched: &mut Launched, hold: bool, bundle: &Bundle, state: &str) -> Result<Vec<String>, Failure> {
+    let copy = launched.report.try_clone();
+    let mut report = File::from(copy.map_err(|e| failed(format!("read report: {e}")))?);
     let mut heard = Heard { warnings: std::mem::take(&mut launched.warnings), ..Heard::default() };
     let mut buffer = [0u8; 4096];
     while !(hold && heard.ready) {
@@ -82,6 +210,16 @@ fn hear(launched: &mut Launched, hold: bool) -> Result<Vec<String>, crate::keepe
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => break,
         }
+        if heard.hooks
+            && let Some(answer) = launched.answer.take()
+        {
+            let all = &bundle.extras.hooks;
+            let creating = hooks::state(state, "creating", launched.pid);
+            hooks::run_all("prestart", &all.prestart, &creating)
+                .and_then(|()| hooks::run_all("createRuntime", &all.create_runtime, &creating))
+                .map_err(failed)?;
+            File::from(answer).write_all(b"!").map_err(|e| failed(format!("answer the container: {e}")))?;
+        }
     }
     heard.exec |= heard.ready;
     heard.finish()
@@ -89,48 +227,45 @@ fn hear(launched: &mut Launched, hold: bool) -> Result<Vec<String>, crate::keepe
 
 fn remember(made: &Made, args: &Args, id: &str) -> Result<(), String> {
     let container = &made.bundle.container;
-    let bundle = std::fs::canonicalize(&args.bundle).unwrap_or_else(|_| args.bundle.clone());
-    let annotations: serde_json::Map<String, serde_json::Value> =
-        made.bundle.annotations.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+    let bundle = std::fs::canonicalize(args.bundle()).unwrap_or_else(|_| args.bundle());
+    let hooks = &made.bundle.extras.hooks;
+    let own_pids = container.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none());
     let value = json!({
         "id": id, "pid": made.launched.pid, "startTime": crate::keeper::start_time(made.launched.pid).unwrap_or_default(),
         "bundle": bundle, "rootfs": match &container.rootfs {
-            crate::container::Rootfs::Path(path) => path.display().to_string(),
-            crate::container::Rootfs::Overlay { upper, .. } => upper.display().to_string(),
+            Rootfs::Path(path) => path.display().to_string(),
+            Rootfs::Overlay { upper, .. } => upper.display().to_string(),
         },
-        "created": crate::keeper::timestamp_now(), "cgroup": container.cgroup.path, "annotations": annotations,
+        "created": crate::keeper::timestamp_now(), "cgroup": container.cgroup.path, "ownPids": own_pids, "hooks": !(hooks.poststart.is_empty() && hooks.poststop.is_empty()),
+        "annotations": annotations(&made.bundle), "owner": nix::unistd::getuid().as_raw(),
     });
+    let config = made.folder.join(state::CONFIG);
+    std::fs::write(&config, &made.bundle.text).map_err(|e| format!("write {}: {e}", config.display()))?;
     State::write(&made.folder, &value)?;
-    match &args.pid_file {
-        Some(path) => write_whole(path, &made.launched.pid.to_string()),
-        None => Ok(()),
-    }
+    write_pid(args, made.launched.pid)
 }
 
 /// Engines poll for the pid file: it must never be seen half-written.
-fn write_whole(path: &Path, text: &str) -> Result<(), String> {
+pub(super) fn write_pid(args: &Args, pid: i32) -> Result<(), String> {
+    let Some(path) = args.path("pid-file").filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     let mut name = path.as_os_str().to_owned();
     name.push(".next");
     let next = PathBuf::from(name);
-    std::fs::write(&next, text)
-        .and_then(|()| std::fs::rename(&next, path))
+    std::fs::write(&next, pid.to_string())
+        .and_then(|()| std::fs::rename(&next, &path))
         .map_err(|e| format!("write {}: {e}", path.display()))
 }
 
-pub(super) fn create(args: &Args, id: &str) -> Result<(), String> {
-    let made = make(args, id, true)?;
-    remember(&made, args, id).inspect_err(|_| {
-        let _ = sys::pidfd_send_signal(made.launched.pidfd.as_fd(), libc::SIGKILL);
-        let _ = state::remove(&made.folder, &made.bundle.container.cgroup.path);
-    })
+pub(super) fn create(args: &Args, id: &str) -> Result<u8, String> {
+    make(args, id, true, true).map(|_| 0)
 }
 
-pub(super) fn start(args: &Args, id: &str) -> Result<(), String> {
+pub(super) fn start(args: &Args, id: &str) -> Result<u8, String> {
     let state = State::read(args, id)?;
     match state.status() {
         Status::Created => {}
-        Status::Running => return Err(format!("start {id}: is running already")),
-        Status::Stopped => return Err(format!("start {id}: has stopped")),
+        Status::Running | Status::Paused => return Err("cannot start an already running container".into()),
+        Status::Stopped => return Err("cannot start a container that has stopped".into()),
     }
     let open = |name: &str, write: bool| {
         let path = state.folder.join(name);
@@ -152,50 +287,48 @@ pub(super) fn start(args: &Args, id: &str) -> Result<(), String> {
     let _ = std::fs::remove_file(state.folder.join(GO)); // its absence says "started"
     let mut heard = Heard::default();
     heard.push(&bytes);
-    heard.finish().map(drop).map_err(|f| f.message)
+    heard.finish().map_err(|f| f.message)?;
+    started(&state.hooks(), &state.hook_state(), state.pid())
+}
+
+/// A poststart hook that fails ends the container (specification 1.2, lifecycle step 8).
+fn started(all: &Hooks, state: &str, pid: i32) -> Result<u8, String> {
+    if all.poststart.is_empty() {
+        return Ok(0);
+    }
+    hooks::run_all("poststart", &all.poststart, &hooks::state(state, "running", pid)).map(|()| 0).inspect_err(|_| {
+        if let Ok(pidfd) = sys::pidfd_open(pid) {
+            let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL); // may have ended by itself
+        }
+    })
 }
 
 /// In the foreground: signals are passed on, the exit code is the program's, and nothing stays.
 pub(super) fn run(args: &Args, id: &str) -> Result<u8, String> {
-    let mut set = SigSet::all();
-    set.remove(Signal::SIGCHLD);
-    let signals = if args.detach {
+    let detached = args.flag("detach");
+    let signals = if detached {
         None
     } else {
-        nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("run {id}: {e}"))?;
-        let mut watched = set;
-        watched.add(Signal::SIGCHLD);
-        watched.thread_block().map_err(|e| format!("run {id}: {e}"))?;
-        Some(SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC).map_err(|e| format!("run {id}: {e}"))?)
+        if !args.flag("no-subreaper") {
+            nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("run {id}: {e}"))?;
+        }
+        Some(foreground::watch_signals()?)
     };
-    let made = make(args, id, false)?;
+    let mut made = make(args, id, false, detached)?;
+    let pid = made.launched.pid;
     let cgroup = made.bundle.container.cgroup.path.clone();
-    let Some(signals) = signals else {
-        return remember(&made, args, id).map(|()| 0);
+    let all = &made.bundle.extras.hooks;
+    let state = if all.poststart.is_empty() && all.poststop.is_empty() {
+        String::new()
+    } else {
+        hook_state(args, id, &made.bundle)
     };
-    if let Err(e) = remember(&made, args, id) {
-        let _ = sys::pidfd_send_signal(made.launched.pidfd.as_fd(), libc::SIGKILL);
-        let _ = state::remove(&made.folder, &cgroup);
-        return Err(e);
+    let after = started(all, &state, pid);
+    let Some(signals) = signals else { return after };
+    let code = foreground::wait(pid, &made.launched.pidfd, &signals, made.terminal.take());
+    if !args.flag("keep") {
+        state::remove_in(&made.layout, &made.folder, &cgroup)?;
+        poststop(all, &state);
     }
-    let code = loop {
-        let mut ended = None;
-        while let Some((pid, status)) = sys::reap_one() {
-            if pid == made.launched.pid {
-                ended = Some(crate::keeper::exit_code(status));
-            }
-        }
-        if let Some(code) = ended {
-            break code;
-        }
-        if let Ok(Some(info)) = signals.read_signal() {
-            let signal = info.ssi_signo as i32;
-            if signal != libc::SIGCHLD {
-                let _ = sys::pidfd_send_signal(made.launched.pidfd.as_fd(), signal); // dead: the next round sees it
-            }
-        }
-    };
-    crate::cgroup::remove(&made.layout, &cgroup).map_err(|e| e.to_string())?;
-    std::fs::remove_dir_all(&made.folder).map_err(|e| format!("remove {}: {e}", made.folder.display()))?;
-    Ok(u8::try_from(code).unwrap_or(255))
+    after.map(|_| code)
 }

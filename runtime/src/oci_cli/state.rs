@@ -1,17 +1,26 @@
 //! `<root>/<id>/state.json`, and the commands that only look, signal or remove.
 
-use super::Args;
+use super::args::Args;
+use super::spec::VERSION;
+use crate::bundle::{self, Bundle};
 use crate::cgroup::{self, Layout};
+use crate::container::extras::Hooks;
 use crate::sys;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+/// Its presence says "paused": looking at the freezer needs a look at every mount first.
+const PAUSED: &str = "paused";
 /// How long `delete --force` waits for a killed container.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Our copy of the bundle's config.json: an exec or a hook must not follow a file that changes.
+pub(super) const CONFIG: &str = "config.json";
 
 pub(super) struct State {
     pub(super) folder: PathBuf,
@@ -22,6 +31,7 @@ pub(super) struct State {
 pub(super) enum Status {
     Created,
     Running,
+    Paused,
     Stopped,
 }
 
@@ -34,8 +44,8 @@ impl State {
     }
 
     pub(super) fn read(args: &Args, id: &str) -> Result<Self, String> {
-        let folder = args.root.join(id);
-        let bytes = std::fs::read(folder.join("state.json")).map_err(|_| format!("container {id} does not exist"))?;
+        let folder = args.root().join(id);
+        let bytes = std::fs::read(folder.join("state.json")).map_err(|_| format!("container {id:?} does not exist"))?;
         let value = serde_json::from_slice(&bytes).map_err(|e| format!("read state of {id}: {e}"))?;
         Ok(Self { folder, value })
     }
@@ -52,8 +62,35 @@ impl State {
         self.value.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
+    pub(super) fn id(&self) -> &str {
+        self.text("id")
+    }
+
     pub(super) fn cgroup(&self) -> &str {
         self.text("cgroup")
+    }
+
+    /// What the container was made from.
+    pub(super) fn described(&self) -> Result<Bundle, String> {
+        let path = self.folder.join(CONFIG);
+        let bytes = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+        let value = serde_json::from_slice(&bytes).map_err(|e| format!("parse {}: {e}", path.display()))?;
+        bundle::convert(&value, Path::new(self.text("bundle")), self.id()).map_err(|e| e.to_string())
+    }
+
+    pub(super) fn hooks(&self) -> Hooks {
+        // The whole description is only read where there is something to run.
+        if self.value.get("hooks").and_then(Value::as_bool) != Some(true) {
+            return Hooks::default();
+        }
+        self.described().map(|b| b.extras.hooks).unwrap_or_default()
+    }
+
+    /// What hooks read, up to status and pid.
+    pub(super) fn hook_state(&self) -> String {
+        let part = |key: &str| self.value.get(key).unwrap_or(&Value::Null);
+        let (id, bundle, annotations) = (part("id"), part("bundle"), part("annotations"));
+        format!("\"ociVersion\":\"{VERSION}\",\"id\":{id},\"bundle\":{bundle},\"annotations\":{annotations}")
     }
 
     pub(super) fn status(&self) -> Status {
@@ -62,11 +99,13 @@ impl State {
             pid > 0 && crate::keeper::start_time(pid).is_some_and(|t| i64::try_from(t) == Ok(self.number("startTime")));
         let dead = std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .map_or(true, |s| s.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])));
-        match (same && !dead, self.folder.join(crate::stages::GO).exists()) {
-            (false, _) => Status::Stopped,
-            (true, true) => Status::Created,
-            (true, false) => Status::Running,
+        if !same || dead {
+            return Status::Stopped;
         }
+        if self.folder.join(PAUSED).exists() {
+            return Status::Paused;
+        }
+        if self.folder.join(crate::stages::GO).exists() { Status::Created } else { Status::Running }
     }
 
     fn json(&self) -> Value {
@@ -74,43 +113,54 @@ impl State {
         let word = match status {
             Status::Created => "created",
             Status::Running => "running",
+            Status::Paused => "paused",
             Status::Stopped => "stopped",
         };
         json!({
-            "ociVersion": "1.2.0", "id": self.text("id"), "status": word,
+            "ociVersion": VERSION, "id": self.id(), "status": word,
             "pid": if status == Status::Stopped { 0 } else { self.pid() },
-            "bundle": self.text("bundle"), "rootfs": self.text("rootfs"), "created": self.text("created"), "owner": "root",
-            "annotations": self.value.get("annotations").unwrap_or(&Value::Null),
+            "bundle": self.text("bundle"), "rootfs": self.text("rootfs"), "created": self.text("created"),
+            "owner": owner(self.number("owner")), "annotations": self.value.get("annotations").unwrap_or(&Value::Null),
         })
     }
 }
 
-pub(super) fn print(args: &Args, id: &str) -> Result<(), String> {
+/// A login name, or the number of a user without one.
+fn owner(uid: i64) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    match crate::user::resolve(&uid.to_string(), &passwd, "") {
+        Ok(found) if !found.name.is_empty() => found.name,
+        _ => uid.to_string(),
+    }
+}
+
+pub(super) fn print(args: &Args, id: &str) -> Result<u8, String> {
     println!("{:#}", State::read(args, id)?.json());
-    Ok(())
+    Ok(0)
 }
 
 pub(super) fn list(args: &Args) -> Result<(), String> {
-    let entries = std::fs::read_dir(&args.root).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(args.root()).into_iter().flatten().flatten();
     let mut ids: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
     ids.sort();
     let states: Vec<Value> = ids.iter().filter_map(|id| State::read(args, id).ok()).map(|s| s.json()).collect();
-    match args.format.as_str() {
-        "json" => println!("{}", Value::Array(states)),
-        "table" if args.quiet => {
+    match args.value("format").unwrap_or("table") {
+        _ if args.flag("quiet") => {
             states.iter().for_each(|s| println!("{}", s.get("id").and_then(Value::as_str).unwrap_or_default()))
         }
+        "json" => println!("{}", Value::Array(states)),
         "table" => {
-            println!("{:<24}{:<10}{:<12}{:<32}CREATED", "ID", "PID", "STATUS", "BUNDLE");
+            println!("{:<24}{:<10}{:<12}{:<32}{:<32}OWNER", "ID", "PID", "STATUS", "BUNDLE", "CREATED");
             for s in &states {
                 let text = |key: &str| s.get(key).and_then(Value::as_str).unwrap_or_default();
                 let pid = s.get("pid").and_then(Value::as_i64).unwrap_or_default();
                 println!(
-                    "{:<23} {pid:<9} {:<11} {:<31} {}",
+                    "{:<23} {pid:<9} {:<11} {:<31} {:<31} {}",
                     text("id"),
                     text("status"),
                     text("bundle"),
-                    text("created")
+                    text("created"),
+                    text("owner")
                 );
             }
         }
@@ -128,36 +178,99 @@ fn signal_number(word: &str) -> Result<i32, String> {
     Signal::from_str(&name).map(|s| s as i32).map_err(|_| format!("signal {word:?}: unknown"))
 }
 
-pub(super) fn kill(args: &Args, id: &str) -> Result<(), String> {
+pub(super) fn kill(args: &Args, id: &str) -> Result<u8, String> {
     let state = State::read(args, id)?;
+    if args.words.len() > 3 {
+        return Err("kill: too many arguments".into());
+    }
     let signal = signal_number(args.words.get(2).map_or("TERM", String::as_str))?;
-    if args.all {
+    // Without a PID namespace of its own, the end of its first process ends nobody else.
+    let shared_pids = state.value.get("ownPids").and_then(Value::as_bool) == Some(false);
+    let all = args.flag("all") || (shared_pids && signal == libc::SIGKILL);
+    if all && !state.cgroup().is_empty() {
         cgroup::signal_all(&Layout::discover(), state.cgroup(), signal).map_err(|e| e.to_string())?;
     }
     if state.status() == Status::Stopped {
-        return if args.all { Ok(()) } else { Err(format!("container {id} is not running")) };
+        return if all { Ok(0) } else { Err("container not running".into()) };
     }
     let told = |e: nix::errno::Errno| format!("signal {id}: {}", crate::stages::report::cause(e));
     let pidfd = sys::pidfd_open(state.pid()).map_err(told)?;
     if state.status() == Status::Stopped {
-        return Ok(()); // gone between the two looks; the descriptor may name somebody else
+        return Ok(0); // gone between the two looks; the descriptor may name somebody else
     }
-    sys::pidfd_send_signal(pidfd.as_fd(), signal).map_err(told)
+    sys::pidfd_send_signal(pidfd.as_fd(), signal).map(|()| 0).map_err(told)
 }
 
-pub(super) fn delete(args: &Args, id: &str) -> Result<(), String> {
+pub(super) fn pause(args: &Args, id: &str) -> Result<u8, String> {
+    let state = State::read(args, id)?;
+    if !matches!(state.status(), Status::Running | Status::Created) {
+        return Err("container not running or created: paused or stopped".into());
+    }
+    let marker = state.folder.join(PAUSED);
+    std::fs::write(&marker, "").map_err(|e| format!("write {}: {e}", marker.display()))?;
+    cgroup::freeze(&Layout::discover(), state.cgroup(), true).map(|()| 0).map_err(|e| {
+        let _ = std::fs::remove_file(&marker); // the freezer's word is what to tell
+        e.to_string()
+    })
+}
+
+pub(super) fn resume(args: &Args, id: &str) -> Result<u8, String> {
+    let state = State::read(args, id)?;
+    if state.status() != Status::Paused {
+        return Err("container not paused".into());
+    }
+    cgroup::freeze(&Layout::discover(), state.cgroup(), false).map_err(|e| e.to_string())?;
+    let marker = state.folder.join(PAUSED);
+    std::fs::remove_file(&marker).map(|()| 0).map_err(|e| format!("remove {}: {e}", marker.display()))
+}
+
+/// The pids of the container's group, or ps(1) of the host with only their lines.
+pub(super) fn ps(args: &Args, id: &str) -> Result<u8, String> {
+    let state = State::read(args, id)?;
+    let pids = cgroup::processes(&Layout::discover(), state.cgroup()).map_err(|e| e.to_string())?;
+    match args.value("format").unwrap_or("table") {
+        "json" => {
+            println!("{}", json!(pids));
+            return Ok(0);
+        }
+        "table" => {}
+        other => return Err(format!("invalid format option: {other}")),
+    }
+    let options = args.words.get(2..).filter(|w| !w.is_empty()).map_or_else(|| vec!["-ef".to_owned()], <[_]>::to_vec);
+    let told = |e: std::io::Error| format!("run ps: {e}");
+    let listed = std::process::Command::new("ps").args(options).stderr(Stdio::inherit()).output().map_err(told)?;
+    let text = String::from_utf8_lossy(&listed.stdout);
+    let mut lines = text.lines();
+    let head = lines.next().unwrap_or_default();
+    let column = head.split_whitespace().position(|word| word == "PID");
+    let column = column.ok_or("couldn't find PID field in ps output")?;
+    println!("{head}");
+    for line in lines {
+        let pid = line.split_whitespace().nth(column).and_then(|n| n.parse().ok());
+        if pid.is_some_and(|pid: i32| pids.contains(&pid)) {
+            println!("{line}");
+        }
+    }
+    Ok(0)
+}
+
+pub(super) fn delete(args: &Args, id: &str) -> Result<u8, String> {
+    let force = args.flag("force");
     let state = match State::read(args, id) {
         Ok(state) => state,
         // Left half-made by a creator that was killed.
-        Err(_) if args.force => return remove_folder(&args.root.join(id)),
+        Err(_) if force => return remove_folder(&args.root().join(id)).map(|()| 0),
         Err(e) => return Err(e),
     };
     match state.status() {
-        Status::Running if !args.force => {
-            return Err(format!("container {id} is running: kill it first, or delete --force"));
+        Status::Running | Status::Paused if !force => {
+            return Err(format!("cannot delete container {id} that is not stopped: running"));
         }
         Status::Stopped => {}
         _ => {
+            if state.folder.join(PAUSED).exists() {
+                let _ = cgroup::freeze(&Layout::discover(), state.cgroup(), false); // it is about to die anyway
+            }
             if let Ok(pidfd) = sys::pidfd_open(state.pid()) {
                 let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
             }
@@ -167,12 +280,22 @@ pub(super) fn delete(args: &Args, id: &str) -> Result<(), String> {
             }
         }
     }
-    remove(&state.folder, state.cgroup())
+    let (hooks, text) = (state.hooks(), state.hook_state());
+    remove(&state.folder, state.cgroup())?;
+    super::run::poststop(&hooks, &text);
+    Ok(0)
 }
 
 /// The container's traces: its group with all that is left in it, and its folder.
 pub(super) fn remove(folder: &Path, cgroup: &str) -> Result<(), String> {
-    cgroup::remove(&Layout::discover(), cgroup).map_err(|e| e.to_string())?;
+    remove_in(&Layout::discover(), folder, cgroup)
+}
+
+/// The same with the layout at hand; rootless containers may have no group.
+pub(super) fn remove_in(layout: &Layout, folder: &Path, cgroup: &str) -> Result<(), String> {
+    if !cgroup.is_empty() {
+        cgroup::remove(layout, cgroup).map_err(|e| e.to_string())?;
+    }
     remove_folder(folder)
 }
 

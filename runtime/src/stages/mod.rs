@@ -3,29 +3,38 @@
 //! `launch` runs the parent's table up to clone3 and returns at once; what the child meets is heard on a pipe ([`report`]). When it
 //! reports a failure the caller runs [`undo`]. Only single-threaded programs may call: the keeper and the OCI command line.
 
+mod birth;
+mod copy_up;
 mod enter;
+pub(crate) mod hooks;
 mod mounts;
 mod options;
 mod program;
 pub(crate) mod report;
 pub(crate) mod rooted;
 mod rootfs;
+mod scheduling;
+mod terminal;
+mod userns;
 
 pub(crate) use enter::{Enter, enter};
 pub(crate) use mounts::{sysctl_path, write_sysctl};
+pub(crate) use options::known as mount_options;
 
 use crate::cgroup::{self, Layout};
+use crate::container::extras::Extras;
 use crate::container::{Cgroup, Container, NamespaceKind, Rootfs, Stdio, valid_id};
 use crate::keeper::protocol::{Failure, FailureKind};
-use crate::sys::{self, Cloned};
+use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use report::{Fault, at, errno, plain};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Names of the FIFOs in a container's run folder.
 pub(crate) const OUT: &str = "out";
@@ -41,13 +50,29 @@ pub(crate) struct Launch<'a> {
     pub(crate) layout: &'a Layout,
     /// Stop before exec until someone writes to the `go` FIFO (OCI create/start).
     pub(crate) hold: bool,
+    pub(crate) extras: &'a Extras,
+    /// Gets the master of the container's terminal.
+    pub(crate) console: Option<BorrowedFd<'a>>,
+    /// For hooks: the state's JSON without braces, status and pid.
+    pub(crate) state: &'a str,
 }
+
+impl<'a> Launch<'a> {
+    /// Without anything that only OCI's command line asks for.
+    pub(crate) fn plain(container: &'a Container, scratch: &'a Path, layout: &'a Layout) -> Self {
+        Self { container, scratch, layout, hold: false, extras: &NO_EXTRAS, console: None, state: "" }
+    }
+}
+
+pub(crate) static NO_EXTRAS: LazyLock<Extras> = LazyLock::new(Extras::default);
 
 pub(crate) struct Launched {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     /// Read end of the child's report.
     pub(crate) report: OwnedFd,
+    /// When the child reports [`report::HOOKS`], it goes on at a byte written here, and gives up when it is closed.
+    pub(crate) answer: Option<OwnedFd>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -55,7 +80,9 @@ pub(crate) struct Launched {
 struct Parent<'a> {
     launch: &'a Launch<'a>,
     warnings: Vec<String>,
-    launched: Option<(i32, OwnedFd, OwnedFd)>,
+    launched: Option<Launched>,
+    /// Of mounts with other owners, by their place.
+    trees: Vec<(usize, OwnedFd)>,
 }
 
 struct ParentStage {
@@ -65,11 +92,12 @@ struct ParentStage {
     undo: fn(&Launch<'_>),
 }
 
-const PARENT: [ParentStage; 4] = [
+const PARENT: [ParentStage; 5] = [
     ParentStage { name: "check", run: check, undo: |_| {} },
     ParentStage { name: "cgroup", run: make_cgroup, undo: remove_cgroup },
     ParentStage { name: "stdio", run: make_fifos, undo: remove_fifos },
-    ParentStage { name: "clone", run: clone, undo: |_| {} },
+    ParentStage { name: "mapped mounts", run: mapped_mounts, undo: |_| {} },
+    ParentStage { name: "clone", run: birth::clone, undo: |_| {} },
 ];
 
 /// State of the child's table.
@@ -86,6 +114,23 @@ pub(crate) struct Child<'a> {
     hold: Option<(File, File)>,
     program: Option<program::Program>,
     listener: Option<program::Listener>,
+    /// Device and inode of our own executable, which is no program of a container.
+    own: Option<(u64, u64)>,
+    extras: &'a Extras,
+    console: Option<BorrowedFd<'a>>,
+    state: &'a str,
+    answer: Option<OwnedFd>,
+    sources: Vec<Option<Source>>,
+    root_source: Option<OwnedFd>,
+    /// Label files and what to write into them right before the program.
+    labels: Vec<(File, String)>,
+}
+
+/// Where a bind mount comes from, opened while the starter's rights are ours.
+enum Source {
+    Place(OwnedFd),
+    /// A detached tree that shows other owners.
+    Tree(OwnedFd),
 }
 
 impl Child<'_> {
@@ -104,18 +149,23 @@ impl Child<'_> {
 
 type ChildStage = (&'static str, fn(&mut Child<'_>) -> Result<(), Fault>);
 
-const CHILD: [ChildStage; 20] = [
+const CHILD: [ChildStage; 25] = [
     ("session", session),
     ("seccomp listener", program::connect_listener),
     ("cgroup", enter_cgroup),
     ("stdio", open_stdio),
+    ("mounts", mounts::sources),
+    ("scheduling", scheduling::before),
     ("namespaces", join_namespaces),
-    ("hostname", hostname),
     ("oom", oom_score),
+    ("user namespace", userns::become_root),
+    ("hostname", hostname),
     ("propagation", rootfs::propagation),
     ("rootfs", rootfs::root),
     ("mounts", mounts::mounts),
     ("devices", mounts::devices),
+    ("terminal", terminal::connect),
+    ("hooks", hooks::create),
     ("sysctls", mounts::sysctls),
     ("readonly paths", mounts::readonly_paths),
     ("masked paths", mounts::masked_paths),
@@ -128,16 +178,15 @@ const CHILD: [ChildStage; 20] = [
 ];
 
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched, Failure> {
-    let mut parent = Parent { launch, warnings: Vec::new(), launched: None };
+    let mut parent = Parent { launch, warnings: Vec::new(), launched: None, trees: Vec::new() };
     for (done, stage) in PARENT.iter().enumerate() {
         if let Err(fault) = (stage.run)(&mut parent) {
             PARENT.iter().take(done).rev().for_each(|s| (s.undo)(launch));
             return Err(fault.failure(stage.name));
         }
     }
-    let (pid, pidfd, report) =
-        parent.launched.take().ok_or_else(|| Failure::new(FailureKind::Stage, "clone: no child"))?;
-    Ok(Launched { pid, pidfd, report, warnings: parent.warnings })
+    let launched = parent.launched.take().ok_or_else(|| Failure::new(FailureKind::Stage, "clone: no child"))?;
+    Ok(Launched { warnings: parent.warnings, ..launched })
 }
 
 /// Everything the parent's stages made, after the child is dead and reaped.
@@ -152,11 +201,6 @@ fn check(parent: &mut Parent<'_>) -> Result<(), Fault> {
     }
     if container.process.args.first().is_none_or(String::is_empty) {
         return Err(plain("process has no arguments"));
-    }
-    for kind in [NamespaceKind::User, NamespaceKind::Time] {
-        if container.namespaces.iter().any(|n| n.kind == kind) {
-            return Err(plain(format!("{kind:?} namespaces are not supported by this build")));
-        }
     }
     if let Rootfs::Overlay { upper, work, lower, .. } = &container.rootfs {
         if lower.is_empty() {
@@ -176,6 +220,15 @@ fn make_cgroup(parent: &mut Parent<'_>) -> Result<(), Fault> {
     }
     let warnings = cgroup::create(parent.launch.layout, path, resources).map_err(|e| plain(e.to_string()))?;
     parent.warnings.extend(warnings);
+    Ok(())
+}
+
+fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
+    let extras = parent.launch.extras;
+    for (place, maps) in &extras.mount_maps {
+        let mount = parent.launch.container.mounts.get(*place).ok_or_else(|| plain("map owners: no such mount"))?;
+        parent.trees.push((*place, userns::mapped_tree(&mount.source, maps, extras)?));
+    }
     Ok(())
 }
 
@@ -225,83 +278,50 @@ fn clone_flag(kind: NamespaceKind) -> CloneFlags {
     }
 }
 
-/// setns for a PID namespace moves children only; back again afterwards.
-struct PidNamespace(Option<OwnedFd>);
-
-impl PidNamespace {
-    fn enter(target: Option<OwnedFd>) -> Result<Self, Fault> {
-        let Some(target) = target else { return Ok(Self(None)) };
-        let own = File::open("/proc/self/ns/pid").map_err(|e| at("open", "/proc/self/ns/pid")(errno(&e)))?;
-        setns(&target, CloneFlags::CLONE_NEWPID).map_err(at("join", "pid namespace"))?;
-        Ok(Self(Some(own.into())))
-    }
-}
-
-impl Drop for PidNamespace {
-    fn drop(&mut self) {
-        if let Some(own) = &self.0 {
-            // Cannot fail: our own namespace, by a descriptor opened before.
-            let _ = setns(own, CloneFlags::CLONE_NEWPID);
-        }
-    }
-}
-
 fn pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(at("make", "pipe"))
 }
 
-fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
-    let launch = parent.launch;
-    let mut flags = 0u64;
-    let mut pid_namespace = None;
-    for namespace in &launch.container.namespaces {
-        match (&namespace.path, namespace.kind) {
-            // Made in the child, once it sits in its cgroup: the namespace's root is where its maker is.
-            (None, NamespaceKind::Cgroup) => {}
-            (None, kind) => flags |= clone_flag(kind).bits() as u32 as u64,
-            (Some(path), NamespaceKind::Pid) => {
-                pid_namespace = Some(File::open(path).map_err(|e| at("open", path.display())(errno(&e)))?.into());
+impl<'a> Child<'a> {
+    fn new(launch: &Launch<'a>, report: File) -> Self {
+        let null = match File::options().read(true).write(true).open("/dev/null") {
+            Ok(file) => file.into(),
+            Err(e) => {
+                let mut report = report;
+                fail(&mut report, &at("open", "/dev/null")(errno(&e)), "stdio")
             }
-            (Some(_), _) => {}
-        }
-    }
-    let (report, child_end) = pipe()?;
-    let born_in = cgroup::open_for_clone(launch.layout, &launch.container.cgroup.path);
-    let cloned = {
-        let _guard = PidNamespace::enter(pid_namespace)?;
-        sys::clone3(flags, born_in.as_ref().map(AsFd::as_fd)).map_err(at("clone", "container"))?
-    };
-    match cloned {
-        Cloned::Child => {
-            drop(report);
-            run_child(launch, child_end.into())
-        }
-        Cloned::Parent { pid, pidfd } => {
-            parent.launched = Some((pid, pidfd, report));
-            Ok(())
+        };
+        Child {
+            container: launch.container,
+            layout: launch.layout,
+            scratch: launch.scratch,
+            report,
+            null,
+            root: None,
+            hold: None,
+            program: None,
+            listener: None,
+            own: program::own_executable(),
+            extras: launch.extras,
+            console: launch.console,
+            state: launch.state,
+            answer: None,
+            sources: Vec::new(),
+            root_source: None,
+            labels: Vec::new(),
         }
     }
 }
 
-fn run_child(launch: &Launch<'_>, mut report: File) -> ! {
-    let null = match File::options().read(true).write(true).open("/dev/null") {
-        Ok(file) => file.into(),
-        Err(e) => {
-            report::write_failure(&mut report, &at("open", "/dev/null")(errno(&e)).failure("stdio"));
-            sys::exit_now(1)
+fn run_child(launch: &Launch<'_>, trees: Vec<(usize, OwnedFd)>, report: File, answer: Option<OwnedFd>) -> ! {
+    let mut child = Child::new(launch, report);
+    child.answer = answer;
+    for (place, tree) in trees {
+        child.sources.resize_with(child.sources.len().max(place + 1), || None);
+        if let Some(source) = child.sources.get_mut(place) {
+            *source = Some(Source::Tree(tree));
         }
-    };
-    let mut child = Child {
-        container: launch.container,
-        layout: launch.layout,
-        scratch: launch.scratch,
-        report,
-        null,
-        root: None,
-        hold: None,
-        program: None,
-        listener: None,
-    };
+    }
     if launch.hold {
         match open_hold(launch.scratch) {
             Ok(fifos) => child.hold = Some(fifos),
@@ -330,9 +350,9 @@ fn open_hold(scratch: &Path) -> Result<(File, File), Fault> {
     Ok((open_both(&scratch.join(GO))?, open_both(&scratch.join(RESULT))?))
 }
 
-fn session(_: &mut Child<'_>) -> Result<(), Fault> {
+fn session(child: &mut Child<'_>) -> Result<(), Fault> {
     sys::signal_mask_clear();
-    sys::close_on_exec_from(3);
+    sys::close_on_exec_from(child.extras.keep_fds.saturating_add(3));
     nix::sys::stat::umask(Mode::empty());
     // EPERM = already a leader (mote-oci run in the foreground keeps the terminal's session otherwise).
     let _ = nix::unistd::setsid();
@@ -374,10 +394,13 @@ fn open_stdio(child: &mut Child<'_>) -> Result<(), Fault> {
 }
 
 fn join_namespaces(child: &mut Child<'_>) -> Result<(), Fault> {
-    // All opened before the first is joined: a mount namespace would take the paths away.
+    // All opened before the first is joined: a mount namespace would take the paths away. With a user namespace, the process in between
+    // has joined the others.
+    let between = birth::other_user(child.container);
     let mut joins = Vec::new();
     for namespace in &child.container.namespaces {
-        if let (Some(path), true) = (&namespace.path, namespace.kind != NamespaceKind::Pid) {
+        let here = if between { namespace.kind == NamespaceKind::Mount } else { namespace.kind != NamespaceKind::Pid };
+        if let (Some(path), true) = (&namespace.path, here) {
             let file = File::open(path).map_err(|e| at("open", path.display())(errno(&e)))?;
             joins.push((file, namespace.kind, path));
         }
@@ -397,7 +420,7 @@ fn hostname(child: &mut Child<'_>) -> Result<(), Fault> {
         nix::unistd::sethostname(name).map_err(at("set hostname", name))?;
     }
     if let Some(name) = &child.container.domainname {
-        std::fs::write("/proc/sys/kernel/domainname", name).map_err(|e| at("set domainname", name)(errno(&e)))?;
+        sys::set_domainname(name).map_err(at("set domainname", name))?;
     }
     Ok(())
 }

@@ -1,26 +1,50 @@
 //! File systems of a container, mounted before pivot_root through descriptors below its future root.
 
-use super::Child;
 use super::options::{self, Options};
-use super::report::{Fault, at, errno, plain};
+use super::report::{Fault, at, plain};
 use super::rooted;
+use super::{Child, Source, copy_up};
 use crate::container::{Device, DeviceKind, Mount};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::os::fd::{AsFd, OwnedFd};
 
 const NONE: Option<&str> = None;
 
+fn is_bind(m: &Mount) -> bool {
+    m.fstype == "bind" || m.options.iter().any(|o| o == "bind" || o == "rbind")
+}
+
+/// Opens what is bound from outside, before the user changes and the first mount covers a path.
+pub(super) fn sources(child: &mut Child<'_>) -> Result<(), Fault> {
+    let container = child.container;
+    child.sources.resize_with(container.mounts.len(), || None);
+    for (m, source) in container.mounts.iter().zip(&mut child.sources) {
+        if source.is_none() && is_bind(m) {
+            let place = nix::fcntl::open(m.source.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+            *source = Some(Source::Place(place.map_err(at("bind", &m.source))?));
+        }
+    }
+    super::rootfs::source(child)
+}
+
 pub(super) fn mounts(child: &mut Child<'_>) -> Result<(), Fault> {
     let container = child.container;
-    for m in &container.mounts {
-        let options = options::parse(&m.options);
-        if options.bind || m.fstype == "bind" {
-            bind(child, m, &options)?;
+    let sources = std::mem::take(&mut child.sources);
+    for (m, source) in container.mounts.iter().zip(sources) {
+        let mut options = options::parse(&m.options);
+        if let (Some(label), false) = (&child.extras.mount_label, is_bind(m) || UNLABELLED.contains(&m.fstype.as_str()))
+        {
+            options.data.push_str(if options.data.is_empty() { "context=\"" } else { ",context=\"" });
+            options.data.push_str(label);
+            options.data.push('"');
+        }
+        if let Some(source) = source {
+            bind(child, m, &source, &options)?;
         } else if m.fstype == "cgroup" {
             cgroup_view(child, m, &options)?;
         } else {
@@ -30,23 +54,49 @@ pub(super) fn mounts(child: &mut Child<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// File systems that take no SELinux context.
+const UNLABELLED: [&str; 5] = ["proc", "sysfs", "cgroup", "cgroup2", "mqueue"];
+
 fn fresh(root: &OwnedFd, m: &Mount, options: &Options) -> Result<(), Fault> {
     let target = rooted::make_dir(root, &m.destination)?;
-    let data = (!options.data.is_empty()).then_some(options.data.as_str());
+    let mut data = options.data.as_str();
     let source = if m.source.is_empty() { m.fstype.as_str() } else { &m.source };
-    mount(Some(source), rooted::name(&target).as_str(), Some(m.fstype.as_str()), options.flags, data)
-        .map_err(at("mount", format_args!("{} at {}", m.fstype, m.destination)))?;
+    let what = format!("{} at {}", m.fstype, m.destination);
+    // A terminal group that the user namespace does not map is left out rather than failed at.
+    let mut without_group = String::new();
+    let attempt = |data: &str| {
+        let data = (!data.is_empty()).then_some(data);
+        mount(Some(source), rooted::name(&target).as_str(), Some(m.fstype.as_str()), options.flags, data)
+    };
+    let mut result = attempt(data);
+    if result == Err(Errno::EINVAL) && m.fstype == "devpts" {
+        without_group = data.split(',').filter(|o| !o.starts_with("gid=")).collect::<Vec<_>>().join(",");
+        data = &without_group;
+        result = attempt(data);
+    }
+    drop(without_group);
+    result.map_err(at("mount", what))?;
+    if options.copy_up {
+        let top = rooted::open(root, &m.destination, OFlag::O_PATH).map_err(at("open", &m.destination))?;
+        copy_up::copy(&target, &top, &m.destination)?;
+    }
     propagate(root, m, options)
 }
 
-fn bind(child: &Child<'_>, m: &Mount, options: &Options) -> Result<(), Fault> {
+fn bind(child: &Child<'_>, m: &Mount, source: &Source, options: &Options) -> Result<(), Fault> {
     let root = child.root()?;
-    let meta = std::fs::metadata(&m.source).map_err(|e| at("bind", &m.source)(errno(&e)))?;
-    let target =
-        if meta.is_dir() { rooted::make_dir(root, &m.destination) } else { rooted::make_file(root, &m.destination) }?;
+    let (Source::Place(fd) | Source::Tree(fd)) = source;
+    let folder = fstat(fd).map_err(at("stat", &m.source))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let target = if folder { rooted::make_dir(root, &m.destination) } else { rooted::make_file(root, &m.destination) }?;
     let recursive = options.flags & MsFlags::MS_REC;
-    mount(Some(m.source.as_str()), rooted::name(&target).as_str(), NONE, MsFlags::MS_BIND | recursive, NONE)
-        .map_err(at("bind", format_args!("{} to {}", m.source, m.destination)))?;
+    match source {
+        Source::Place(fd) => {
+            let flags = MsFlags::MS_BIND | recursive;
+            mount(Some(rooted::name(fd).as_str()), rooted::name(&target).as_str(), NONE, flags, NONE)
+        }
+        Source::Tree(fd) => sys::attach_mount(fd.as_fd(), target.as_fd()),
+    }
+    .map_err(at("bind", format_args!("{} to {}", m.source, m.destination)))?;
     let flags = options.flags - MsFlags::MS_REC;
     if !flags.is_empty() {
         remount(root, &m.destination, flags)?;
@@ -186,11 +236,10 @@ fn node(child: &Child<'_>, parent: &OwnedFd, name: &str, device: &Device) -> Res
         // Not allowed to make nodes here (device rules, user namespace): the host's own node, if it has one.
         Err(Errno::EPERM) => {
             let host = Mount::bind(device.path.as_str(), device.path.as_str(), false);
-            bind(
-                child,
-                &host,
-                &Options { flags: MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, bind: true, ..Options::default() },
-            )
+            let place = nix::fcntl::open(device.path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+            let source = Source::Place(place.map_err(at("bind", &device.path))?);
+            // Flags stay those of the host's /dev: a user namespace may not take any away.
+            bind(child, &host, &source, &Options::default())
         }
         Err(e) => Err(at("make device", &device.path)(e)),
     }
@@ -243,7 +292,7 @@ pub(super) fn masked_paths(child: &mut Child<'_>) -> Result<(), Fault> {
             result => result.map_err(at("open", path))?,
         };
         let name = rooted::name(&target);
-        let folder = nix::sys::stat::fstat(&target).map_err(at("stat", path))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let folder = fstat(&target).map_err(at("stat", path))?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         if folder {
             mount(Some("tmpfs"), name.as_str(), Some("tmpfs"), MsFlags::MS_RDONLY, Some("size=0k,nr_inodes=1"))
                 .or_else(|_| mount(Some("tmpfs"), name.as_str(), Some("tmpfs"), MsFlags::MS_RDONLY, NONE))

@@ -4,8 +4,8 @@ use nix::mount::MsFlags;
 
 pub(crate) struct Options {
     pub(crate) flags: MsFlags,
-    /// Bind mount asked for by an option.
-    pub(crate) bind: bool,
+    /// What the image has at the place is copied into the new file system.
+    pub(crate) copy_up: bool,
     /// In order; applied after the mount stands.
     pub(crate) propagation: Vec<MsFlags>,
     /// mount_setattr(2), recursive.
@@ -19,7 +19,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             flags: MsFlags::empty(),
-            bind: false,
+            copy_up: false,
             propagation: Vec::new(),
             recursive_set: 0,
             recursive_clear: 0,
@@ -89,9 +89,10 @@ pub(crate) fn parse(words: &[String]) -> Options {
             options.recursive_set = (options.recursive_set | set) & !unset;
             options.recursive_clear = (options.recursive_clear | unset) & !set;
         } else if word == "bind" || word == "rbind" {
-            options.bind = true;
             options.flags.set(MsFlags::MS_REC, word == "rbind");
-        } else if !matches!(word, "" | "defaults" | "tmpcopyup") {
+        } else if word == "tmpcopyup" {
+            options.copy_up = true;
+        } else if !matches!(word, "" | "defaults" | "idmap" | "ridmap") {
             if !options.data.is_empty() {
                 options.data.push(',');
             }
@@ -99,6 +100,16 @@ pub(crate) fn parse(words: &[String]) -> Options {
         }
     }
     options
+}
+
+/// Every word with a meaning of its own, for `features`.
+pub(crate) fn known() -> Vec<String> {
+    let plain = FLAGS.iter().map(|(n, ..)| *n).chain(RECURSIVE.iter().map(|(n, ..)| *n));
+    let mut words: Vec<String> =
+        plain.chain(["bind", "rbind", "defaults", "idmap", "ridmap", "tmpcopyup"]).map(str::to_owned).collect();
+    words.extend(PROPAGATION.iter().flat_map(|(n, _)| [(*n).to_owned(), format!("r{n}")]));
+    words.sort();
+    words
 }
 
 /// `rslave` -> MS_SLAVE | MS_REC.
@@ -115,7 +126,7 @@ mod tests {
     fn words_become_flags() {
         let words = |w: &str| parse(&w.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let o = words("rbind ro rw nosuid nodev rslave rro size=1m mode=755");
-        assert!(o.bind);
+        assert!(!o.copy_up && words("tmpcopyup").copy_up);
         assert_eq!(o.flags, MsFlags::MS_REC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "the last word wins");
         assert_eq!(o.propagation, [MsFlags::MS_SLAVE | MsFlags::MS_REC]);
         assert_eq!((o.recursive_set, o.recursive_clear), (1, 0));

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::ffi::CString;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 
 /// What execve takes.
@@ -73,7 +74,11 @@ pub(super) fn identity(child: &mut Child<'_>) -> Result<(), Fault> {
         identity::drop_bounding(process.capabilities.bounding).map_err(|e| plain(format!("drop capabilities: {e}")))?;
     nix::sys::prctl::set_keepcaps(true).map_err(at("keep", "capabilities"))?;
     let groups: Vec<Gid> = user.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    nix::unistd::setgroups(&groups).map_err(denied("set groups of"))?;
+    match nix::unistd::setgroups(&groups) {
+        // A user who mapped himself alone has no say over groups.
+        Err(Errno::EPERM) if groups.is_empty() => {}
+        result => result.map_err(denied("set groups of"))?,
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     nix::unistd::setresgid(gid, gid, gid).map_err(denied("set group"))?;
     nix::unistd::setresuid(uid, uid, uid).map_err(denied("set user"))?;
@@ -136,13 +141,62 @@ pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
     } else {
         search(name, &process.env)?
     };
+    refuse_ourselves(&path, child.own)?;
+    let mut env = process.env.clone();
+    if !env.iter().any(|v| v.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home(process.user.uid)));
+    }
     let text = |s: &String| CString::new(s.as_str()).map_err(|_| plain("exec: argument or variable with a NUL byte"));
     child.program = Some(Program {
         path: text(&path)?,
         args: process.args.iter().map(text).collect::<Result<_, _>>()?,
-        env: process.env.iter().map(text).collect::<Result<_, _>>()?,
+        env: env.iter().map(text).collect::<Result<_, _>>()?,
     });
     Ok(())
+}
+
+/// Device and inode of what we are, while /proc is the host's.
+pub(super) fn own_executable() -> Option<(u64, u64)> {
+    std::fs::metadata("/proc/self/exe").ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// `/proc/self/exe` as the program, or as the interpreter of a script, would put the host's runtime into the container, which could then write
+/// to its file (CVE-2019-5736).
+fn refuse_ourselves(program: &str, own: Option<(u64, u64)>) -> Result<(), Fault> {
+    /// As deep as the kernel follows (BINPRM_MAX_RECURSION is 4), and as much as it reads of a first line.
+    const INTERPRETERS_MAX: usize = 6;
+    const LINE_BYTES_MAX: u64 = 256;
+    let mut path = program.to_owned();
+    for _ in 0..INTERPRETERS_MAX {
+        let mut options = std::fs::File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        // Executable and not readable: no script, so one look at what it is will do.
+        let Ok(meta) = std::fs::metadata(&path) else { return Ok(()) };
+        if own == Some((meta.dev(), meta.ino())) {
+            return Err(plain(format!("exec {program}: is the runtime itself")));
+        }
+        let mut line = Vec::new();
+        if !meta.is_file() || options.open(&path).and_then(|f| f.take(LINE_BYTES_MAX).read_to_end(&mut line)).is_err() {
+            return Ok(());
+        }
+        let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+        let Some(rest) = line.strip_prefix(b"#!") else { return Ok(()) };
+        let words = String::from_utf8_lossy(rest).into_owned();
+        let Some(interpreter) = words.split_ascii_whitespace().next() else { return Ok(()) };
+        path = interpreter.to_owned();
+    }
+    Ok(())
+}
+
+/// By the container's own /etc/passwd, read as what it is: the image's bytes, or a pipe that never ends.
+fn home(uid: u32) -> String {
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true), libc::O_NONBLOCK | libc::O_NOCTTY);
+    let mut text = String::new();
+    if let Ok(file) = options.open("/etc/passwd") {
+        let _ = file.take(crate::user::FILE_BYTES_MAX as u64).read_to_string(&mut text); // no text, no home
+    }
+    crate::user::resolve(&uid.to_string(), &text, "").map_or_else(|_| "/".to_owned(), |found| found.home)
 }
 
 fn usable(path: &str) -> Result<(), Errno> {
@@ -186,6 +240,8 @@ pub(super) fn exec(child: &mut Child<'_>) -> Result<(), Fault> {
         let mut byte = [0u8; 1];
         go.read_exact(&mut byte).map_err(|e| at("wait for", "start")(errno(&e)))?;
     }
+    super::hooks::start(child)?;
+    super::scheduling::apply(&child.labels)?;
     if child.container.process.no_new_privileges {
         seccomp(child)?; // as late as can be: a profile need not allow what we did before
     }

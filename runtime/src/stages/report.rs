@@ -1,7 +1,7 @@
 //! How a child that is not yet the container's program speaks to its parent: records on a pipe that closes itself at exec.
 //!
-//! One record: kind (1 byte), length (2 bytes, little-endian), text. `W` warning, `F` failure (postcard), `R` held before exec, `X` exec comes
-//! next. End of stream after `X` and no `F` = the program runs; without `X` the child died in a stage.
+//! One record: kind (1 byte), length (2 bytes, little-endian), text. `W` warning, `F` failure (postcard), `R` held before exec, `H` hooks wanted,
+//! `X` exec comes next. End of stream after `X` and no `F` = the program runs; without `X` the child died in a stage.
 
 use crate::keeper::protocol::{Failure, FailureKind};
 use nix::errno::Errno;
@@ -55,6 +55,8 @@ pub(crate) const WARNING: u8 = b'W';
 pub(crate) const FAILED: u8 = b'F';
 pub(crate) const READY: u8 = b'R';
 pub(crate) const EXEC: u8 = b'X';
+/// The child waits until the runtime's hooks have run.
+pub(crate) const HOOKS: u8 = b'H';
 
 pub(crate) fn write_record(to: &mut impl Write, kind: u8, text: &[u8]) {
     let text = text.get(..TEXT_BYTES_MAX).unwrap_or(text);
@@ -77,6 +79,7 @@ pub(crate) struct Heard {
     pub(crate) warnings: Vec<String>,
     pub(crate) failure: Option<Failure>,
     pub(crate) ready: bool,
+    pub(crate) hooks: bool,
     pub(crate) exec: bool,
 }
 
@@ -88,6 +91,7 @@ impl Heard {
                 WARNING => self.warnings.push(String::from_utf8_lossy(text).into_owned()),
                 FAILED => self.failure = Some(decode_failure(text)),
                 READY => self.ready = true,
+                HOOKS => self.hooks = true,
                 _ => self.exec = true,
             }
             self.bytes.drain(..used);

@@ -3,6 +3,7 @@
 use super::Child;
 use super::options;
 use super::report::{Fault, at, errno, plain};
+use super::rooted;
 use crate::container::{NamespaceKind, Rootfs};
 use crate::sys;
 use nix::errno::Errno;
@@ -36,18 +37,27 @@ fn open_path(path: &Path) -> Result<OwnedFd, Fault> {
         .map_err(at("open rootfs", path.display()))
 }
 
+/// Opened while the starter's user is ours: the way to it may be closed to the container's.
+pub(super) fn source(child: &mut Child<'_>) -> Result<(), Fault> {
+    match &child.container.rootfs {
+        Rootfs::Path(path) if path != Path::new("/") => child.root_source = Some(open_path(path)?),
+        _ => {}
+    }
+    Ok(())
+}
+
 pub(super) fn root(child: &mut Child<'_>) -> Result<(), Fault> {
     let mounts = child.has(NamespaceKind::Mount);
     match &child.container.rootfs {
         Rootfs::Path(path) if path == Path::new("/") => {}
-        Rootfs::Path(path) if !mounts => child.root = Some(open_path(path)?),
+        Rootfs::Path(_) if !mounts => child.root = child.root_source.take(),
         Rootfs::Path(path) => {
-            open_path(path)?;
-            mount(Some(path), path, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
-                .map_err(at("bind rootfs", path.display()))?;
+            let below = child.root_source.take().ok_or_else(|| plain("rootfs: not opened"))?;
+            let top = self::bind_root(&below, path).map_err(at("bind rootfs", path.display()))?;
             // A shared mount cannot be pivoted to, and ours shall not spread.
-            mount(NONE, path, NONE, MsFlags::MS_PRIVATE, NONE).map_err(at("make private", path.display()))?;
-            child.root = Some(open_path(path)?);
+            mount(NONE, rooted::name(&top).as_str(), NONE, MsFlags::MS_PRIVATE, NONE)
+                .map_err(at("make private", path.display()))?;
+            child.root = Some(top);
         }
         Rootfs::Overlay { .. } if !mounts => return Err(plain("overlay root file system: needs a mount namespace")),
         Rootfs::Overlay { lower, upper, work, volatile } => {
@@ -56,6 +66,22 @@ pub(super) fn root(child: &mut Child<'_>) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// The folder as a mount of its own, by descriptor: the way to it may be closed to the user we are now. By path where the kernel has
+/// no such call.
+fn bind_root(below: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    match sys::clone_tree(below.as_fd()) {
+        Ok(tree) => {
+            sys::attach_mount(tree.as_fd(), below.as_fd())?;
+            Ok(tree)
+        }
+        Err(Errno::ENOSYS) => {
+            mount(Some(path), path, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
+            open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        }
+        Err(e) => Err(e),
+    }
 }
 
 struct Overlay<'a> {
@@ -164,7 +190,8 @@ pub(super) fn pivot(child: &mut Child<'_>) -> Result<(), Fault> {
         nix::unistd::chroot(".").map_err(at("chroot to", "rootfs"))?;
         return Ok(());
     }
-    match nix::unistd::pivot_root(".", ".") {
+    let pivoted = if child.extras.no_pivot { Err(Errno::EINVAL) } else { nix::unistd::pivot_root(".", ".") };
+    match pivoted {
         Ok(()) => {
             mount(NONE, ".", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).map_err(at("make slave", "old root"))?;
             umount2(".", MntFlags::MNT_DETACH).map_err(at("detach", "old root"))?;
