@@ -66,6 +66,36 @@ pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
     Ok(Cloned::Parent { pid: pid as i32, pidfd })
 }
 
+/// As [`fork`]; the child's pid in the parent.
+pub(crate) fn fork_pid() -> Result<Option<i32>, Errno> {
+    // SAFETY: guard and worker are single-threaded and fork nowhere but in their own loops, holding no lock.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => Ok(None),
+        nix::unistd::ForkResult::Parent { child } => Ok(Some(child.as_raw())),
+    }
+}
+
+/// `signal` to this process when its parent's thread ends.
+pub(crate) fn tell_parent_death(signal: i32) -> Result<(), Errno> {
+    // SAFETY: integers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }).map(drop)
+}
+
+/// A descriptor that came by a message or over an exec, and has no owner in this process yet.
+pub(crate) fn received_fd(fd: RawFd) -> OwnedFd {
+    // SAFETY: callers have the number from the kernel's message, or from the predecessor that left it open for us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: sets a flag of the descriptor just taken.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
+    fd
+}
+
+/// Leaves it open for the program executed next.
+pub(crate) fn keep_over_exec(fd: RawFd) {
+    // SAFETY: clears a flag; who is not open is told EBADF.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+}
+
 /// Plain fork of a single-threaded program: true in the child.
 pub(crate) fn fork() -> Result<bool, Errno> {
     // SAFETY: called by the daemon start before any thread exists, and by the sandbox init, which is single-threaded.
@@ -375,6 +405,48 @@ pub(crate) fn reap_one() -> Option<(i32, i32)> {
     // SAFETY: writes one int.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     (pid > 0).then_some((pid, status))
+}
+
+/// Moves up to `most` bytes from a pipe to the start of a file, without waiting for any to come.
+pub(crate) fn splice_to_start(pipe: BorrowedFd<'_>, file: BorrowedFd<'_>, most: usize) -> Result<usize, Errno> {
+    let mut at: libc::loff_t = 0;
+    let (pipe, file) = (pipe.as_raw_fd(), file.as_raw_fd());
+    // SAFETY: two descriptors, a null offset as pipes need it, and one that outlives the call.
+    let moved = unsafe { libc::splice(pipe, std::ptr::null_mut(), file, &raw mut at, most, libc::SPLICE_F_NONBLOCK) };
+    Errno::result(moved).map(|count| count as usize)
+}
+
+/// A dead child of ours.
+pub(crate) struct Ended {
+    pub(crate) pid: i32,
+    /// As wait(2) gives it.
+    pub(crate) status: i32,
+}
+
+/// One dead child, without waiting and without taking it away: until [`reap`] its pid stays its own, and a status that is not yet written
+/// down is not lost with us.
+pub(crate) fn peek_ended() -> Option<Ended> {
+    // SAFETY: siginfo_t is plain data for which zeroes are valid; the call writes it. WNOHANG with nobody dead leaves the pid zero.
+    let (pid, code, value) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        if libc::waitid(libc::P_ALL, 0, &raw mut info, flags) != 0 {
+            return None;
+        }
+        (info.si_pid(), info.si_code, info.si_status())
+    };
+    let status = match code {
+        libc::CLD_EXITED => (value & 0xff) << 8,
+        libc::CLD_DUMPED => value | 0x80,
+        _ => value,
+    };
+    (pid > 0).then_some(Ended { pid, status })
+}
+
+/// Takes a dead child away; no child of ours is fine.
+pub(crate) fn reap(pid: i32) {
+    // SAFETY: a null status is allowed.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
 }
 
 /// Whether clone3 is there and allowed, without cloning: a size of zero is refused as EINVAL by a kernel that knows the call.

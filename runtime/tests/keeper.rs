@@ -74,7 +74,18 @@ impl Node {
             ..Container::default()
         };
         container.cgroup.path = format!("{}/{id}", self.cgroup);
+        std::fs::create_dir_all(self.flag(id)).unwrap();
+        container.mounts.push(mote_runtime::container::Mount::bind(self.flag(id).to_str().unwrap(), "/flag", true));
         container
+    }
+
+    /// A folder of the host the container sees as `/flag`: its root's upper layer is not ours to change while it is mounted.
+    fn flag(&self, id: &str) -> PathBuf {
+        self.dir.path().join("flags").join(id.replace('/', "_"))
+    }
+
+    fn raise_flag(&self, id: &str) {
+        std::fs::write(self.flag(id).join("up"), "").unwrap();
     }
 
     fn start(&mut self, container: Container) -> Result<Started, Failure> {
@@ -120,15 +131,19 @@ impl Node {
         }
     }
 
-    /// Kills the keeper as the OOM killer would, and starts another.
+    /// Kills the worker as the OOM killer would; its guard starts another.
     fn replace_keeper(&mut self) {
         let pid = keeper::hello(self.run.path()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
         let until = Instant::now() + WAIT;
-        while keeper::hello(self.run.path()).is_ok() && Instant::now() < until {
+        while keeper::hello(self.run.path()).is_ok_and(|now| now == pid) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert_ne!(keeper::spawn(&exe(), self.run.path()).unwrap(), pid);
+        assert_ne!(keeper::hello(self.run.path()).unwrap(), pid, "{}", self.said());
+        self.reconnect();
+    }
+
+    fn reconnect(&mut self) {
         self.client = Client::connect(self.run.path()).unwrap();
         self.client.call(Request::Hello { events: true }).unwrap();
     }
@@ -279,18 +294,16 @@ fn memory_and_pids_limits_bind() {
 fn the_container_outlives_its_keeper() {
     let mut node = Node::new("outlives");
     let script =
-        "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); [ -e /stop ] && break; sleep 0.01; done; exit 5";
+        "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); [ -e /flag/up ] && break; sleep 0.01; done; exit 5";
     let started = node.start(node.container("c1", script)).unwrap();
     node.wait_for_line("c1", "stdout F line 20");
     node.replace_keeper();
     let (containers, _) = node.list();
     assert_eq!((containers[0].pid, &containers[0].state), (started.pid, &State::Running));
     node.wait_for_line("c1", "stdout F line 60");
-    std::fs::write(node.dir.path().join("c/c1/upper/stop"), "").unwrap();
+    node.raise_flag("c1");
     let exit = node.exit("c1");
-    // The kernel tells strangers the status from 6.15 on.
-    let told = exit.code == 5 && exit.note.is_empty();
-    assert!(told || (exit.code == 255 && exit.note.contains("lost")), "{exit:?}");
+    assert_eq!((exit.code, exit.note.as_str()), (5, ""));
     let numbers: Vec<usize> =
         node.lines("c1").iter().filter_map(|l| l.strip_prefix("stdout F line ")?.parse().ok()).collect();
     assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "no line lost, none twice");
@@ -471,4 +484,320 @@ fn figures() {
         node.start(node.container(&format!("s{n}"), "exec sleep 1000")).unwrap();
     }
     println!("keeper with 20: {}", private());
+}
+
+fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Field 4 of /proc/PID/stat.
+fn parent(pid: i32) -> i32 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = text.rsplit_once(')').map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+    after.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Worker and guard, once both are there.
+fn pair(run: &RunDir) -> (i32, i32) {
+    let until = Instant::now() + WAIT;
+    loop {
+        let worker = keeper::hello(run.path()).unwrap_or(0);
+        let guard = parent(worker);
+        let name = std::fs::read_to_string(format!("/proc/{guard}/comm")).unwrap_or_default();
+        if worker > 1 && guard > 1 && name.trim() == "mote-guard" {
+            return (worker, guard);
+        }
+        assert!(Instant::now() < until, "no pair: worker {worker}, its parent {guard} {name:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn an_end_between_two_workers_is_told() {
+    let mut node = Node::new("between");
+    node.start(node.container("c1", "echo first; while [ ! -e /flag/up ]; do sleep 0.01; done; echo last; exit 9"))
+        .unwrap();
+    node.wait_for_line("c1", "stdout F first");
+    let (worker, guard) = pair(&node.run);
+    // The guard is stopped, so that nobody starts a worker until the container is gone.
+    kill(guard, nix::sys::signal::Signal::SIGSTOP);
+    kill(worker, nix::sys::signal::Signal::SIGKILL);
+    node.raise_flag("c1");
+    std::thread::sleep(Duration::from_millis(300));
+    kill(guard, nix::sys::signal::Signal::SIGCONT);
+    pair(&node.run);
+    node.reconnect();
+    let until = Instant::now() + WAIT;
+    let exit = loop {
+        if let State::Exited(exit) = node.list().0[0].state.clone() {
+            break exit;
+        }
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!((exit.code, exit.note.as_str()), (9, ""));
+    assert_eq!(node.lines("c1"), ["stdout F first", "stdout F last"]);
+}
+
+#[test]
+fn the_guard_is_replaced_without_a_break() {
+    let mut node = Node::new("guard");
+    node.start(node.container("c1", "while [ ! -e /flag/up ]; do sleep 0.01; done; echo last; exit 4")).unwrap();
+    let (worker, guard) = pair(&node.run);
+    kill(guard, nix::sys::signal::Signal::SIGKILL);
+    let until = Instant::now() + WAIT;
+    while pair(&node.run) == (worker, guard) {
+        assert!(Instant::now() < until);
+    }
+    let (next, its_guard) = pair(&node.run);
+    assert_eq!(its_guard, worker, "the worker is the guard of its copy");
+    assert_ne!(next, worker);
+    // The same connection, never broken, hears of it.
+    node.raise_flag("c1");
+    let exit = node.exit("c1");
+    assert_eq!((exit.code, exit.note.as_str()), (4, ""));
+    assert_eq!(node.lines("c1"), ["stdout F last"]);
+}
+
+#[test]
+fn a_newer_binary_takes_over() {
+    let mut node = Node::new("upgrade");
+    let newer = node.dir.path().join("newer");
+    std::fs::copy(exe(), &newer).unwrap();
+    node.start(
+        node.container("c1", "i=0; while [ ! -e /flag/up ]; do echo line $i; i=$((i+1)); sleep 0.01; done; exit 6"),
+    )
+    .unwrap();
+    node.wait_for_line("c1", "stdout F line 5");
+    let (worker, guard) = pair(&node.run);
+    let broken = node.dir.path().join("broken");
+    std::fs::write(&broken, "no program").unwrap();
+    let now = keeper::replace(&newer, node.run.path()).unwrap();
+    assert_ne!(now, worker);
+    assert_eq!(std::fs::read_link(format!("/proc/{now}/exe")).unwrap(), newer);
+    assert_eq!(pair(&node.run).1, guard, "in place, so the containers are still its children");
+    // A binary that does not run changes nothing but the worker's pid.
+    let after = keeper::replace(&broken, node.run.path()).unwrap();
+    assert_eq!(std::fs::read_link(format!("/proc/{after}/exe")).unwrap(), newer);
+    node.reconnect();
+    node.wait_for_line("c1", "stdout F line 30");
+    node.raise_flag("c1");
+    let exit = node.exit("c1");
+    assert_eq!((exit.code, exit.note.as_str()), (6, ""));
+    let lines = node.lines("c1");
+    assert_eq!(lines, (0..lines.len()).map(|n| format!("stdout F line {n}")).collect::<Vec<_>>());
+}
+
+/// Lines of one stream put together again from whole and partial ones, of the live file and the rotated ones.
+fn joined(log: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let mut joined = String::new();
+    for line in text.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (kind, rest) = (words.nth(2).unwrap_or_default(), words.next().unwrap_or_default());
+        joined.push_str(rest);
+        if kind == "F" {
+            joined.push('\n');
+        }
+    }
+    joined
+}
+
+/// One short container through whatever happens: its exit, or `None` if nobody acknowledged its start.
+fn one_short(node: &mut Node, n: usize) -> Option<Exit> {
+    let id = format!("short{n}");
+    let code = n % 200;
+    let started = node.start(node.container(&id, &format!("echo out {n}; exit {code}"))).is_ok();
+    let until = Instant::now() + WAIT;
+    let mut exit = None;
+    while exit.is_none() {
+        assert!(Instant::now() < until, "{id}: {}", node.said());
+        let Ok(Reply::List { containers, .. }) = node.client.call(Request::List) else {
+            pair(&node.run);
+            if let Ok(client) = Client::connect(node.run.path()) {
+                node.client = client;
+            }
+            continue;
+        };
+        match containers.iter().find(|c| c.id == id).map(|c| &c.state) {
+            Some(State::Exited(e)) => exit = Some(e.clone()),
+            Some(_) => std::thread::sleep(Duration::from_millis(1)),
+            None => {
+                assert!(!started, "{id}: forgotten; {}", node.said());
+                return None;
+            }
+        }
+    }
+    let _ = node.client.call(Request::Remove { id }); // a broken connection: the list at the end is short enough
+    exit.filter(|_| started)
+}
+
+/// Kills worker or guard, over and over, under a logging load: no line lost or doubled, no exit code lost. Longer by `MOTE_KILL_SECONDS`.
+#[test]
+fn random_kills_lose_nothing() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let seconds = std::env::var("MOTE_KILL_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(5u64);
+    let mut node = Node::new("kills");
+    let script = "i=0; while [ ! -e /flag/up ]; do n=0; while [ $n -lt 40 ]; do echo line $i of a container that has much to say; i=$((i+1)); \
+        n=$((n+1)); done; sleep 0.002; done; exit 33";
+    for n in 0..3 {
+        node.start(node.container(&format!("long{n}"), script)).unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    let (run, mut kills, mut shorts, mut told) = (RunDir::new(node.run.path()), [0u32; 2], 0, 0);
+    std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let (mut kills, mut dice) = ([0u32; 2], 0x1234_5678_9abc_def0u64);
+            while !stop.load(Ordering::Relaxed) {
+                dice ^= dice << 13;
+                dice ^= dice >> 7;
+                dice ^= dice << 17;
+                std::thread::sleep(Duration::from_micros(dice % 60_000));
+                let (worker, guard) = pair(&run);
+                let which = usize::from(dice.is_multiple_of(3));
+                kill([worker, guard][which], nix::sys::signal::Signal::SIGKILL);
+                kills[which] += 1;
+                // Until the other has seen it: both at once is more than anybody promises.
+                let until = Instant::now() + WAIT;
+                while pair(&run) == (worker, guard) && Instant::now() < until {}
+            }
+            kills
+        });
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            if let Some(exit) = one_short(&mut node, shorts) {
+                assert_eq!((exit.code, exit.note.as_str()), ((shorts % 200) as i32, ""), "short{shorts}");
+                assert_eq!(node.lines(&format!("short{shorts}")), [format!("stdout F out {shorts}")]);
+                told += 1;
+            }
+            shorts += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        kills = killer.join().unwrap();
+    });
+    node.reconnect();
+    let mut lines = 0;
+    for n in 0..3 {
+        let id = format!("long{n}");
+        node.raise_flag(&id);
+        let until = Instant::now() + WAIT;
+        let exit = loop {
+            match node.list().0.into_iter().find(|c| c.id == id).map(|c| c.state) {
+                Some(State::Exited(exit)) => break exit,
+                _ => assert!(Instant::now() < until, "{id} does not end"),
+            }
+        };
+        assert_eq!((exit.code, exit.note.as_str()), (33, ""));
+        let text = joined(&node.log(&id));
+        for (n, line) in text.lines().enumerate() {
+            assert_eq!(line, format!("line {n} of a container that has much to say"), "{id}");
+            lines += 1;
+        }
+    }
+    println!(
+        "{} workers and {} guards killed in {seconds} s: {lines} lines, {told} of {shorts} short containers acknowledged",
+        kills[0], kills[1]
+    );
+    assert!(kills[0] > 0 && kills[1] > 0 && told > 0);
+}
+
+/// Resident and private memory of a process in KiB, from smaps_rollup.
+fn memory_kib(pid: i32, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = text.lines().find(|l| l.starts_with(&format!("{field}:"))).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn count(folder: &str) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+/// Descriptors, children, mounts, cgroups and folders a keeper has.
+fn held_by(node: &Node, worker: i32, guard: i32) -> [usize; 7] {
+    let children = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        text.split_whitespace().count()
+    };
+    let fds = |pid: i32| count(&format!("/proc/{pid}/fd"));
+    let mounts = std::fs::read_to_string(format!("/proc/{worker}/mountinfo")).unwrap();
+    let mounts = mounts.lines().filter(|l| l.contains(node.dir.path().to_str().unwrap())).count();
+    let groups = cgroup_folders(&format!("{}/c", node.cgroup)).len();
+    let folders = count(node.run.containers().to_str().unwrap());
+    [fds(worker), fds(guard), children(worker), children(guard), mounts, groups, folders]
+}
+
+/// Start, end, remove, over and over: no descriptor, process, mount, cgroup or memory more than before. Ten thousand of them:
+/// `MOTE_CYCLES=10000 cargo test --release -p mote-runtime --test keeper cycles`.
+#[test]
+fn cycles_leave_nothing() {
+    let cycles = std::env::var("MOTE_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(150usize);
+    let mut node = Node::new("cycles");
+    let cycle = |node: &mut Node, n: usize| {
+        let mut container = node.container("c", "");
+        container.process.args = vec!["true".into()];
+        node.start(container).unwrap();
+        assert_eq!(node.exit("c").code, 0, "cycle {n}");
+        node.client.call(Request::Remove { id: "c".into() }).unwrap();
+        let _ = std::fs::remove_file(node.log("c"));
+    };
+    (0..50).for_each(|n| cycle(&mut node, n));
+    let (worker, guard) = pair(&node.run);
+    let (before, rss_before) = (held_by(&node, worker, guard), [worker, guard].map(|pid| memory_kib(pid, "Rss")));
+    (0..cycles).for_each(|n| cycle(&mut node, n));
+    let until = Instant::now() + WAIT;
+    let more = |now: &[usize; 7]| now.iter().zip(&before).any(|(now, before)| now > before);
+    while more(&held_by(&node, worker, guard)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10)); // the guard lets go of the last FIFOs a moment later
+    }
+    let now = held_by(&node, worker, guard);
+    assert!(!more(&now), "descriptors, children, mounts, cgroups, folders: {before:?} -> {now:?}");
+    let rss = [worker, guard].map(|pid| memory_kib(pid, "Rss"));
+    println!("{cycles} cycles: RSS of worker and guard {rss_before:?} -> {rss:?} KiB");
+    for (before, now) in rss_before.iter().zip(rss) {
+        assert!(now <= before + 64, "{before} -> {now} KiB after {cycles} cycles");
+    }
+}
+
+/// `MOTE_CONTAINERS=200` prints what a node full of containers costs.
+#[test]
+fn a_container_costs_the_keeper_little() {
+    let containers = std::env::var("MOTE_CONTAINERS").ok().and_then(|n| n.parse().ok()).unwrap_or(20usize);
+    let mut node = Node::new("many");
+    node.start(node.container("first", "exec sleep 1000")).unwrap();
+    let (worker, guard) = pair(&node.run);
+    let own = |field| memory_kib(worker, field) + memory_kib(guard, field);
+    let (pss, dirty) = (own("Pss"), own("Private_Dirty"));
+    for n in 0..containers {
+        node.start(node.container(&format!("s{n}"), "exec sleep 1000")).unwrap();
+    }
+    let (pss_now, dirty_now) = (own("Pss"), own("Private_Dirty"));
+    // PSS goes up and down with everybody who maps the same executable; dirty pages are ours alone.
+    let grown = dirty_now.saturating_sub(dirty);
+    println!("{containers} containers: keeper's PSS {pss} -> {pss_now} KiB, private dirty {dirty} -> {dirty_now} KiB");
+    assert!(grown <= 64 + 8 * containers as u64, "{grown} KiB for {containers} containers");
+}
+
+#[test]
+fn another_version_is_told_and_replaced() {
+    use std::io::{Read, Write};
+    let node = Node::new("skew");
+    // A call of tomorrow: the answer is a frame of today, whose version tomorrow's client can read.
+    let mut stream = std::os::unix::net::UnixStream::connect(node.run.socket()).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    stream.write_all(&[4, 0, 0, 0, 0xff, 0x7f, 8, 6]).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer[4..6], VERSION.to_le_bytes(), "every frame says who speaks");
+    let mut decoder = Decoder::default();
+    decoder.push(&answer);
+    match decoder.next_frame::<Message>() {
+        Ok(Some(Message::Reply { reply: Reply::Failed(failure), .. })) => {
+            assert_eq!(failure.kind, FailureKind::Version)
+        }
+        other => panic!("{other:?}"),
+    }
+    // And what does not depend on frames: the pid on file and a signal.
+    let before = keeper::hello(node.run.path()).unwrap();
+    assert_ne!(keeper::replace(&exe(), node.run.path()).unwrap(), before);
+    assert!(keeper::replace(&exe(), &node.dir.path().join("nobody")).is_err());
 }

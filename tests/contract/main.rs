@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 mod cases;
 mod control;
+mod escapes;
 mod exec;
 mod hooks;
 mod seccomp;
@@ -41,7 +42,7 @@ impl Bundle {
             std::fs::create_dir_all(dir.path().join("rootfs").join(folder)).unwrap();
         }
         std::fs::copy("/bin/busybox", bin.join("busybox")).expect("needs Debian's busybox-static");
-        let applets = "sh true false sleep cat echo ls id mount umount hostname ps env dd touch mkdir grep wc readlink stat ip kill trap tty stty nproc cut ionice date head";
+        let applets = "sh true false sleep cat echo ls id mount umount hostname ps env dd touch mkdir grep wc readlink stat ip kill trap tty stty nproc cut ionice date head tr tail";
         for applet in applets.split(' ') {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }

@@ -1,6 +1,6 @@
 //! A blocking client, for the command line and tests. The agent speaks the same frames from its own loop.
 
-use super::protocol::{Call, Decoder, Event, Failure, FailureKind, Message, Reply, Request, encode};
+use super::protocol::{Call, Decoder, Event, Failure, FailureKind, FrameError, Message, Reply, Request, encode};
 use super::rundir::RunDir;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -32,7 +32,10 @@ impl Client {
     /// What the keeper said, or a lost connection as `Limit`.
     pub fn call(&mut self, request: Request) -> Result<Reply, Failure> {
         self.seq = self.seq.wrapping_add(1);
-        let lost = |e: io::Error| Failure::new(FailureKind::Limit, format!("talk to keeper: {e}"));
+        let lost = |e: io::Error| {
+            let skew = e.get_ref().and_then(|e| e.downcast_ref()).is_some_and(|e| matches!(e, FrameError::Version(_)));
+            Failure::new(if skew { FailureKind::Version } else { FailureKind::Limit }, format!("talk to keeper: {e}"))
+        };
         let frame =
             encode(&Call { seq: self.seq, request }).map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
         self.stream.write_all(&frame).map_err(lost)?;

@@ -1,6 +1,7 @@
 //! One container in the keeper's hands, from the clone to its removal.
 
 use super::exec::Place;
+use super::journal::Journal;
 use super::log::{CHUNK_BYTES, LogFile, Stream};
 use super::protocol::{Exit, Failure, FailureKind, Listed, Started, State};
 use super::record::{self, Record, now_ns};
@@ -35,6 +36,7 @@ pub(crate) enum Phase {
         report: File,
         heard: Heard,
         asked: (u64, u32),
+        child: bool,
     },
     /// `child`: ours to reap; otherwise its exit shows on the pidfd only.
     Running {
@@ -65,10 +67,10 @@ impl Logs {
     }
 
     /// True = there may be more.
-    pub(crate) fn pump(&mut self, buffer: &mut [u8; CHUNK_BYTES]) -> bool {
+    pub(crate) fn pump(&mut self, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) -> bool {
         let now = now_ns();
-        let out = self.file.pump(&mut self.out, Stream::Stdout, now, buffer);
-        let err = self.file.pump(&mut self.err, Stream::Stderr, now, buffer);
+        let out = self.file.pump(&mut self.out, Stream::Stdout, now, buffer, journal);
+        let err = self.file.pump(&mut self.err, Stream::Stderr, now, buffer, journal);
         out || err
     }
 }
@@ -138,11 +140,12 @@ impl Held {
         }
         let report = File::from(launched.report);
         let heard = Heard { warnings: launched.warnings, ..Heard::default() };
-        Ok(Held { record, phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked }, logs })
+        Ok(Held { record, phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked, child: true }, logs })
     }
 
-    /// What the last keeper left in `folder`; `None` = nothing that counts, and it is cleaned away.
-    pub(crate) fn recover(folder: &Path, layout: &Layout) -> Option<Held> {
+    /// What the last keeper left in `folder`; `None` = nothing that counts, and it is cleaned away. True = it is dead and its end is yet to be
+    /// written down.
+    pub(crate) fn recover(folder: &Path, layout: &Layout) -> Option<(Held, bool)> {
         let Some(record) = record::read_state(folder) else {
             let _ = std::fs::remove_dir_all(folder);
             return None;
@@ -156,25 +159,15 @@ impl Held {
             return None;
         }
         if let Some(exit) = record::read_exit(folder) {
-            return Some(Held { record, phase: Phase::Exited(exit), logs: None });
+            return Some((Held { record, phase: Phase::Exited(exit), logs: None }, false));
         }
         let logs = record.log.as_ref().and_then(|log| Logs::open(folder, log).ok());
         let alive =
             sys::pidfd_open(record.pid).ok().filter(|_| record::start_time(record.pid) == Some(record.start_time));
-        let phase = match alive {
-            Some(pidfd) => Phase::Running { pidfd, child: false },
-            None => Phase::Exited(Exit {
-                code: 255,
-                finished_at: now_ns(),
-                oom_killed: cgroup::oom_kills(layout, &record.cgroup) > 0,
-                note: "exit status lost: the container ended while no keeper was running".into(),
-                ..Exit::default()
-            }),
-        };
-        if let Phase::Exited(exit) = &phase {
-            let _ = record::write_exit(folder, exit);
-        }
-        Some(Held { record, phase, logs })
+        Some(match alive {
+            Some(pidfd) => (Held { record, phase: Phase::Running { pidfd, child: false }, logs }, false),
+            None => (Held { record, phase: Phase::Exited(Exit::default()), logs }, true),
+        })
     }
 
     /// Reads the report; `Some` once the stages have ended.
@@ -198,14 +191,15 @@ impl Held {
     /// The child is dead or has become the program: to the end of the report, then the verdict.
     pub(crate) fn finish_start(&mut self) -> Option<((u64, u32), Result<Started, Failure>)> {
         let placeholder = Phase::Exited(Exit::default());
-        let Phase::Starting { pidfd, mut report, mut heard, asked } = std::mem::replace(&mut self.phase, placeholder)
+        let Phase::Starting { pidfd, mut report, mut heard, asked, child } =
+            std::mem::replace(&mut self.phase, placeholder)
         else {
             return None;
         };
         let mut rest = Vec::new();
         let _ = report.read_to_end(&mut rest); // at its end already, or the child is dead
         heard.push(&rest);
-        self.phase = Phase::Running { pidfd, child: true };
+        self.phase = Phase::Running { pidfd, child };
         let started = heard.finish().map(|warnings| Started {
             pid: self.record.pid,
             start_time: self.record.start_time,
@@ -240,9 +234,10 @@ impl Held {
         layout: &Layout,
         status: Option<i32>,
         buffer: &mut [u8; CHUNK_BYTES],
+        journal: &Journal,
     ) -> Exit {
         if let Some(logs) = &mut self.logs {
-            while logs.pump(buffer) {}
+            while logs.pump(buffer, journal) {}
         }
         self.logs = None;
         if !self.record.own_pids && !self.record.cgroup.is_empty() {
@@ -250,7 +245,7 @@ impl Held {
         }
         let (code, signal, note) = match status {
             Some(status) => decode_status(status),
-            None => (255, None, "exit status lost: the container was no child of this keeper".to_owned()),
+            None => (255, None, "exit status lost: the container ended while no keeper was running".to_owned()),
         };
         let oom_killed =
             !self.record.cgroup.is_empty() && cgroup::oom_kills(layout, &self.record.cgroup) > 0 && code != 0;
@@ -262,18 +257,24 @@ impl Held {
         exit
     }
 
-    /// Wait status of a process that somebody else reaps.
-    pub(crate) fn foreign_status(pidfd: &OwnedFd) -> Option<i32> {
+    /// Wait status of a process that somebody else reaps: our guard, who writes it down first, or init.
+    pub(crate) fn foreign_status(&self, folder: &Path) -> Option<i32> {
+        let told = |pidfd: &OwnedFd| {
+            record::read_status(folder)
+                .or_else(|| record::zombie_status(self.record.pid, self.record.start_time))
+                .or_else(|| sys::pidfd_exit_status(pidfd.as_fd()))
+        };
+        let pidfd = self.pidfd()?;
         for _ in 0..STATUS_TRIES {
-            if let Some(status) = sys::pidfd_exit_status(pidfd.as_fd()) {
+            if let Some(status) = told(pidfd) {
                 return Some(status);
             }
             if sys::pidfd_send_signal(pidfd.as_fd(), 0).is_err() {
-                break; // reaped; this kernel does not tell
+                break; // reaped; a guard has written by now
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        sys::pidfd_exit_status(pidfd.as_fd())
+        told(pidfd)
     }
 
     pub(crate) fn listed(&self) -> Listed {

@@ -1,11 +1,13 @@
 //! CRI log files: `2026-11-21T02:28:53.123456789Z stdout F line`.
 //!
 //! Nothing is held back: what a read brings is written at once, the unfinished end of a line as `P` (readers join it with what follows
-//! of the same stream). So the keeper may die between any two reads and neither keeps memory per container nor loses a byte of it.
+//! of the same stream), so there is no memory per container. What is between FIFO and file is in the [`Journal`]: the keeper may die anywhere and
+//! no byte is lost or doubled.
 
+use super::journal::Journal;
 use crate::container::Log;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -50,14 +52,19 @@ impl LogFile {
         stream: Stream,
         now_ns: i64,
         buffer: &mut [u8; CHUNK_BYTES],
+        journal: &Journal,
     ) -> bool {
         for _ in 0..ROUNDS_MAX {
-            match from.read(buffer) {
+            // First, so that the length noted in the journal is that of the file the chunk goes to.
+            let prepared = self.prepare();
+            let place = (self.log.path.as_path(), stream, now_ns, self.bytes);
+            match journal.take(from, place, buffer.as_mut_slice()) {
                 Ok(0) => return false,
                 Ok(count) => {
                     let text = format(buffer.get(..count).unwrap_or_default(), stream, now_ns);
-                    if let Err(e) = self.append(&text) {
+                    if let Err(e) = prepared.and_then(|()| self.append(&text)).and_then(|()| journal.clear()) {
                         eprintln!("write log {}: {e}", self.log.path.display());
+                        let _ = journal.clear();
                         self.file = None; // tried again at the next read: a full disk may have been emptied
                     }
                 }
@@ -68,13 +75,14 @@ impl LogFile {
         true
     }
 
-    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+    fn prepare(&mut self) -> io::Result<()> {
         if self.log.max_bytes > 0 && self.bytes >= self.log.max_bytes {
             self.rotate()?;
         }
-        if self.file.is_none() {
-            self.reopen()?;
-        }
+        if self.file.is_none() { self.reopen() } else { Ok(()) }
+    }
+
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
         if let Some(file) = &mut self.file {
             file.write_all(text)?;
             self.bytes += text.len() as u64;
@@ -204,6 +212,7 @@ mod tests {
         }
         std::fs::write(with_suffix(&path, "keep-me"), "x").unwrap();
         log.append(b"0123456789").unwrap();
+        log.prepare().unwrap();
         log.append(b"next").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"next");
         let old = rotated(&path);

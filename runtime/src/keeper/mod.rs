@@ -3,14 +3,16 @@
 //! It clones, reaps, writes CRI log files and answers on one Unix socket. Agent and keeper may each die or be replaced at any
 //! moment: what the keeper knows is in `<dir>` (a tmpfs under /run), and containers hold their log FIFOs open for themselves.
 //!
-//! `server` is the loop, `held` one container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the
-//! client's ends of one, `log` the CRI files, `record` what
+//! A keeper is two processes, `guard` and worker; `server` is the worker's loop, `journal` what is on its way from FIFO to log, `held` one
+//! container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the client's ends of one, `log` the CRI files, `record` what
 //! survives on the tmpfs, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
 
 mod client;
 mod clients;
 mod exec;
+mod guard;
 mod held;
+mod journal;
 mod log;
 pub mod protocol;
 mod record;
@@ -25,7 +27,7 @@ pub use rundir::RunDir;
 
 use crate::cgroup::{self, Layout};
 use crate::sys;
-use protocol::{Reply, Request};
+use protocol::{Failure, FailureKind, Reply, Request};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -45,8 +47,12 @@ pub const LOG: &str = "keeper.log";
 /// # Errors
 /// What the child said on stderr, when it ends before it listens.
 pub fn spawn(exe: &Path, dir: &Path) -> io::Result<i32> {
-    if let Ok(pid) = hello(dir) {
-        return Ok(pid);
+    match greet(dir) {
+        Ok((pid, build)) if build == env!("CARGO_PKG_VERSION") => return Ok(pid),
+        // Another build's: containers stay, the binary goes.
+        Ok(_) => return replace(exe, dir),
+        Err(failure) if failure.kind == FailureKind::Version => return replace(exe, dir),
+        Err(_) => {}
     }
     let said = Command::new(exe).arg("keeper").arg("--dir").arg(dir).stdin(Stdio::null()).output()?;
     match hello(dir) {
@@ -60,17 +66,54 @@ pub fn spawn(exe: &Path, dir: &Path) -> io::Result<i32> {
 
 /// Pid of the keeper that answers in `dir`.
 pub fn hello(dir: &Path) -> io::Result<i32> {
-    match Client::connect(dir)?.call(Request::Hello { events: false }) {
-        Ok(Reply::Hello { pid, .. }) => Ok(pid),
-        Ok(_) => Err(io::Error::other("keeper: unexpected answer")),
-        Err(failure) => Err(io::Error::other(failure)),
+    greet(dir).map(|(pid, _)| pid).map_err(io::Error::other)
+}
+
+/// Pid and build.
+fn greet(dir: &Path) -> Result<(i32, String), Failure> {
+    let lost = |e: io::Error| Failure::new(FailureKind::Limit, format!("reach keeper: {e}"));
+    match Client::connect(dir).map_err(lost)?.call(Request::Hello { events: false })? {
+        Reply::Hello { pid, build, .. } => Ok((pid, build)),
+        _ => Err(Failure::new(FailureKind::Invalid, "keeper: unexpected answer")),
     }
+}
+
+/// Environment variable by which a guard hands its descriptors to the newer binary it becomes.
+const RESUME: &str = "MOTE_KEEPER_RESUME";
+/// Its value when only an exit code is wanted.
+const PROBE: &str = "probe";
+/// Longest wait for another keeper to answer.
+const REPLACE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Makes the keeper of `dir` become `exe`, whatever protocol either speaks: containers, logs and exit codes are kept. Returns the pid that
+/// answers afterwards.
+///
+/// # Errors
+/// No keeper there, or `exe` is not one: the old keeper then goes on.
+pub fn replace(exe: &Path, dir: &Path) -> io::Result<i32> {
+    let dir = RunDir::new(dir);
+    let pid = || std::fs::read_to_string(dir.pid()).ok().and_then(|t| t.parse::<i32>().ok()).filter(|p| *p > 1);
+    let old = pid().ok_or_else(|| io::Error::other("replace keeper: none is running"))?;
+    std::fs::write(dir.upgrade(), exe.as_os_str().as_encoded_bytes())?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGHUP)?;
+    let until = std::time::Instant::now() + REPLACE_WAIT_MAX;
+    while pid().is_none_or(|now| now == old) {
+        if std::time::Instant::now() > until {
+            return Err(io::Error::other(format!("replace keeper: {old} goes on")));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    hello(dir.path())
 }
 
 /// The hidden subcommand `keeper --dir DIR`: becomes a daemon and runs until [`protocol::Request::Shutdown`]. The process that was
 /// started returns as soon as the daemon listens.
 pub fn main(dir: &Path) -> ExitCode {
-    match start(dir) {
+    let resume = std::env::var(RESUME).ok();
+    if resume.as_deref() == Some(PROBE) {
+        return ExitCode::SUCCESS;
+    }
+    match resume.map_or_else(|| start(dir), |fds| resume_at(dir, &fds)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("keeper {}: {e}", dir.display());
@@ -92,19 +135,31 @@ fn start(dir: &Path) -> io::Result<()> {
         return if said == "ok" { Ok(()) } else { Err(io::Error::other(said)) };
     }
     drop(ready);
-    match become_daemon(&dir).and_then(|listener| server::Server::new(dir.clone(), Layout::discover(), listener)) {
-        Ok(mut server) => {
+    match become_daemon(&dir) {
+        Ok(listener) => {
             let _ = tell.write_all(b"ok"); // the starter is gone: nobody to tell
             drop(tell);
-            let result = server.run();
-            let _ = std::fs::remove_file(dir.socket());
-            result
+            keep(&dir, guard::Pair::new(dir.clone(), listener))
         }
         Err(e) => {
             let _ = tell.write_all(e.to_string().as_bytes());
             Ok(())
         }
     }
+}
+
+/// In the guard's place after its exec: a daemon already, with the containers as its children.
+fn resume_at(dir: &Path, fds: &str) -> io::Result<()> {
+    let dir = RunDir::new(std::fs::canonicalize(dir)?);
+    let pair = guard::resumed(dir.clone(), fds)?;
+    let _lock = lock(&dir)?;
+    keep(&dir, pair)
+}
+
+fn keep(dir: &RunDir, pair: guard::Pair) -> io::Result<()> {
+    pair.run()?;
+    let _ = std::fs::remove_file(dir.socket());
+    Ok(())
 }
 
 /// Kept open, so locked, as long as we live; a second keeper is refused.

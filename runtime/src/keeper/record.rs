@@ -1,6 +1,6 @@
 //! What the keeper knows of a container, as files in its run folder: written whole, renamed into place, read again by the next keeper.
 //!
-//! `state` (an intent with pid 0 before the clone, then the facts) and `exit`. Each is `u16` version (little-endian) and postcard.
+//! `state` (an intent with pid 0 before the clone, then the facts), `status` (of one that ended while there was only a guard) and `exit`. Each is `u16` version (little-endian) and postcard.
 
 use super::protocol::Exit;
 use crate::container::Log;
@@ -29,6 +29,7 @@ pub(crate) struct Record {
 
 const STATE: &str = "state";
 const EXIT: &str = "exit";
+const STATUS: &str = "status";
 
 pub(crate) fn write_state(folder: &Path, record: &Record) -> io::Result<()> {
     write(folder, STATE, record)
@@ -36,6 +37,27 @@ pub(crate) fn write_state(folder: &Path, record: &Record) -> io::Result<()> {
 
 pub(crate) fn write_exit(folder: &Path, exit: &Exit) -> io::Result<()> {
     write(folder, EXIT, exit)
+}
+
+/// Who answers in this folder; nobody reads it but [`super::replace`].
+pub(crate) fn write_pid(dir: &Path) {
+    let write = || {
+        let next = dir.join("keeper.pid.next");
+        std::fs::write(&next, std::process::id().to_string())?;
+        std::fs::rename(&next, dir.join("keeper.pid"))
+    };
+    if let Err(e) = write() {
+        eprintln!("write keeper.pid: {e}");
+    }
+}
+
+/// Wait status of a container that ended in the guard's hands.
+pub(crate) fn write_status(folder: &Path, status: i32) -> io::Result<()> {
+    write(folder, STATUS, &status)
+}
+
+pub(crate) fn read_status(folder: &Path) -> Option<i32> {
+    read(&folder.join(STATUS))
 }
 
 pub(crate) fn read_state(folder: &Path) -> Option<Record> {
@@ -69,6 +91,14 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Field 52 of /proc/PID/stat: the wait status of a process that is dead and not yet reaped, whoever's child it is.
+pub(crate) fn zombie_status(pid: i32, born: u64) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let is_it = fields.first() == Some(&"Z") && fields.get(19)?.parse::<u64>().ok()? == born;
+    if is_it { fields.get(49)?.parse().ok() } else { None }
+}
+
 /// Nanoseconds since 1970.
 pub(crate) fn now_ns() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -93,6 +123,22 @@ mod tests {
         assert_eq!(read_state(dir.path()), None);
         std::fs::write(&file, [1, 0, 200]).unwrap();
         assert_eq!(read_state(dir.path()), None);
+    }
+
+    #[test]
+    fn a_zombies_status_is_read_before_it_is_reaped() {
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 33"]).spawn().unwrap();
+        let pid = child.id() as i32;
+        let born = start_time(pid).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while zombie_status(pid, born).is_none() && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert_eq!(zombie_status(pid, born), Some(33 << 8));
+        assert_eq!(zombie_status(pid, born + 1), None, "another of that number");
+        child.wait().unwrap();
+        assert_eq!(zombie_status(pid, born), None);
+        assert_eq!(zombie_status(std::process::id() as i32, start_time(std::process::id() as i32).unwrap()), None);
     }
 
     #[test]

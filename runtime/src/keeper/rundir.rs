@@ -20,6 +20,14 @@ impl RunDir {
     pub fn lock(&self) -> PathBuf {
         self.0.join("keeper.lock")
     }
+    /// Pid of the one who answers, as text.
+    pub fn pid(&self) -> PathBuf {
+        self.0.join("keeper.pid")
+    }
+    /// Path of the binary a SIGHUP makes the keeper become.
+    pub fn upgrade(&self) -> PathBuf {
+        self.0.join("upgrade")
+    }
     pub fn sandboxes(&self) -> PathBuf {
         self.0.join("sandbox")
     }

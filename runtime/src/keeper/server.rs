@@ -2,7 +2,9 @@
 
 use super::clients::Clients;
 use super::exec;
+use super::guard::{Fifos, Guard, UNCLAIMED};
 use super::held::{Held, Phase};
+use super::journal::Journal;
 use super::log::CHUNK_BYTES;
 use super::protocol::{Call, Event, Exec, Exit, Failure, FailureKind, Reply, Request, Session, VERSION};
 use super::removal::Removal;
@@ -17,7 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
@@ -46,26 +48,47 @@ pub(crate) struct Server {
     execs: Vec<exec::Running>,
     removals: Vec<Removal>,
     buffer: Box<[u8; CHUNK_BYTES]>,
-    ending: bool,
+    journal: Journal,
+    guard: Guard,
+    outcome: Option<Outcome>,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Shutdown,
+    /// A newer binary is to go on.
+    Upgrade,
+    /// The guard is dead.
+    Orphaned,
 }
 
 impl Server {
-    pub(crate) fn new(dir: RunDir, layout: Layout, listener: UnixListener) -> io::Result<Self> {
+    pub(crate) fn new(dir: RunDir, layout: Layout, listener: UnixListener, guard: Guard) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let mut set = SigSet::empty();
-        set.add(Signal::SIGCHLD);
+        for signal in [Signal::SIGCHLD, Signal::SIGUSR2, Signal::SIGHUP] {
+            set.add(signal);
+        }
         set.thread_block()?;
         let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let mut held = BTreeMap::new();
+        let journal = Journal::open(dir.path())?; // before any log is opened
+        let (mut held, mut dead) = (BTreeMap::new(), Vec::new());
         std::fs::create_dir_all(dir.containers())?;
         std::fs::create_dir_all(dir.sandboxes())?;
         for entry in std::fs::read_dir(dir.containers())?.flatten() {
-            if let Some(found) = Held::recover(&entry.path(), &layout) {
-                held.insert(found.record.id.clone(), found);
+            if let Some((found, ended)) = Held::recover(&entry.path(), &layout) {
+                let id = found.record.id.clone();
+                hold(&guard, &found);
+                if ended {
+                    dead.push((id.clone(), super::record::read_status(&entry.path())));
+                }
+                held.insert(id, found);
             }
         }
+        guard.release(UNCLAIMED);
         let buffer = Box::new([0; CHUNK_BYTES]);
-        Ok(Self {
+        let mut server = Self {
             dir,
             layout,
             listener,
@@ -75,20 +98,56 @@ impl Server {
             execs: Vec::new(),
             removals: Vec::new(),
             buffer,
-            ending: false,
-        })
+            journal,
+            guard,
+            outcome: None,
+        };
+        dead.into_iter().for_each(|(id, status)| server.exited(&id, status));
+        Ok(server)
     }
 
-    /// Until [`Request::Shutdown`].
-    pub(crate) fn run(&mut self) -> io::Result<()> {
-        while !self.ending {
+    /// We are the copy of a worker whose guard died and who is the guard now: its children are no longer ours.
+    pub(crate) fn adopted(&mut self, guard: Guard) {
+        self.guard = guard;
+        self.outcome = None;
+        for held in self.held.values_mut() {
+            if let Phase::Running { child, .. } | Phase::Starting { child, .. } = &mut held.phase {
+                *child = false;
+            }
+        }
+        for mut run in std::mem::take(&mut self.execs) {
+            run.expire();
+            let text = format!("exec in {}: the keeper was disturbed", run.container);
+            self.clients.reply(run.asked, Reply::Failed(Failure::new(FailureKind::Busy, text)));
+        }
+    }
+
+    /// What a guard keeps of a worker.
+    pub(crate) fn fifos(self) -> Fifos {
+        let logs = self.held.into_iter().filter_map(|(id, held)| Some((id, held.logs?)));
+        logs.map(|(id, logs)| (id, vec![logs.out.into(), logs.err.into()])).collect()
+    }
+
+    /// Until [`Request::Shutdown`], or a signal says that something else is to go on.
+    pub(crate) fn run(&mut self) -> io::Result<Outcome> {
+        loop {
+            match self.outcome {
+                // Who waits for a start or an exec gets its answer first.
+                Some(Outcome::Upgrade) if self.busy() => {}
+                Some(outcome) => return Ok(outcome),
+                None => {}
+            }
             for source in self.wait()? {
                 self.handle(source);
             }
             self.expire();
             self.clients.sweep();
         }
-        Ok(())
+    }
+
+    fn busy(&self) -> bool {
+        let starting = self.held.values().any(|h| matches!(h.phase, Phase::Starting { .. }));
+        starting || !self.execs.is_empty() || self.clients.iter().any(|c| c.wants_write())
     }
 
     fn wait(&self) -> io::Result<Vec<Source>> {
@@ -159,11 +218,11 @@ impl Server {
             }
             Source::Log(id) => {
                 if let Some(logs) = self.held.get_mut(&id).and_then(|h| h.logs.as_mut()) {
-                    logs.pump(&mut self.buffer);
+                    logs.pump(&mut self.buffer, &self.journal);
                 }
             }
             Source::Adopted(id) => {
-                let status = self.held.get(&id).and_then(Held::pidfd).and_then(Held::foreign_status);
+                let status = self.held.get(&id).and_then(|h| h.foreign_status(&self.dir.container(&id)));
                 self.exited(&id, status);
             }
             Source::ExecOutput(pid) => {
@@ -237,6 +296,7 @@ impl Server {
             ));
         }
         let held = Held::start(&self.dir, &self.layout, &container, asked)?;
+        hold(&self.guard, &held);
         self.held.insert(container.id, held);
         Ok(())
     }
@@ -258,6 +318,7 @@ impl Server {
             let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL); // it is ending by itself
             let _ = nix::sys::wait::waitpid(Pid::from_raw(held.record.pid), None);
         }
+        self.guard.release(&held.record.id);
         self.proceed(Removal::new(held, answer, false));
     }
 
@@ -363,19 +424,32 @@ impl Server {
             let text = format!("{} containers are being removed", self.removals.len());
             return Err(Failure::new(FailureKind::Busy, text));
         }
-        self.ending = true;
+        self.outcome = Some(Outcome::Shutdown);
         Ok(Reply::Done)
     }
 
     fn reap(&mut self) {
-        while let Ok(Some(_)) = self.children.read_signal() {}
-        while let Some((pid, status)) = sys::reap_one() {
+        while let Ok(Some(signal)) = self.children.read_signal() {
+            match signal.ssi_signo as i32 {
+                libc::SIGUSR2 => self.outcome = Some(Outcome::Orphaned),
+                libc::SIGHUP if self.outcome.is_none() => self.outcome = Some(Outcome::Upgrade),
+                _ => {}
+            }
+        }
+        while let Some(sys::Ended { pid, status }) = sys::peek_ended() {
+            self.child_ended(pid, status);
+            sys::reap(pid); // now that it is written down
+        }
+    }
+
+    fn child_ended(&mut self, pid: i32, status: i32) {
+        {
             if let Some(at) = self.execs.iter().position(|e| e.pid == pid) {
                 let run = self.execs.swap_remove(at);
                 let asked = run.asked;
                 let reply = run.end(status, self.buffer.as_mut_slice());
                 self.clients.reply(asked, reply);
-                continue;
+                return;
             }
             let id =
                 self.held.iter().find(|(_, h)| h.record.pid == pid && h.pidfd().is_some()).map(|(id, _)| id.clone());
@@ -400,7 +474,8 @@ impl Server {
     fn exited(&mut self, id: &str, status: Option<i32>) {
         let folder = self.dir.container(id);
         let Some(held) = self.held.get_mut(id) else { return };
-        let exit: Exit = held.end(&folder, &self.layout, status, &mut self.buffer);
+        let exit: Exit = held.end(&folder, &self.layout, status, &mut self.buffer, &self.journal);
+        self.guard.release(id);
         for run in self.execs.iter_mut().filter(|e| e.container == id) {
             run.deadline = Some(Instant::now()); // they die with it, or now
         }
@@ -417,6 +492,13 @@ impl Server {
         for removal in due {
             self.proceed(removal);
         }
+    }
+}
+
+/// The guard keeps a log's FIFOs open, so that what is in them outlives us.
+fn hold(guard: &Guard, held: &Held) {
+    if let Some(logs) = &held.logs {
+        guard.hold(&held.record.id, &[logs.out.as_raw_fd(), logs.err.as_raw_fd()]);
     }
 }
 

@@ -111,14 +111,17 @@ fn decide(calls: &mut Calls<'_>, number: u32, rule: &Rule, conditions: &[Conditi
     }
 }
 
-/// The same call by way of socketcall(2) or ipc(2), whose own arguments lie in memory where no filter sees them.
+/// The same call by way of socketcall(2) or ipc(2), whose own arguments lie in memory where no filter sees them. As libseccomp has it, what is
+/// said of the first argument is lost there and what is said of the others is kept, little as it means.
 fn multiplex(calls: &mut Calls<'_>, name: &str, rule: &Rule) {
     if !calls.arch.multiplexers {
         return;
     }
     if let Some((number, argument)) = multiplexed(name) {
         let which = Condition { index: 0, compare: Compare::Eq, value: u64::from(argument) };
-        decide(calls, number, rule, &[which]);
+        let others = rule.conditions.iter().filter(|c| c.index != 0).copied();
+        let conditions: Vec<Condition> = std::iter::once(which).chain(others).collect();
+        decide(calls, number, rule, &conditions);
     }
 }
 

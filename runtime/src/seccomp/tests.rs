@@ -240,6 +240,22 @@ fn the_engines_profile_decides_as_with_libseccomp() {
     }
 }
 
+#[test]
+fn multiplexed_calls_are_decided_as_with_libseccomp() {
+    let mut dice = Dice(0xabc);
+    let condition = |index: u32, value: u32| json!({"index": index, "op": "SCMP_CMP_EQ", "value": value});
+    for (_, family) in families() {
+        for args in
+            [json!([]), json!([condition(0, 16)]), json!([condition(2, 9)]), json!([condition(0, 2), condition(1, 1)])]
+        {
+            let rules = json!([{"names": ["socket", "bind", "shmat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22, "args": args}]);
+            let profile =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": arches(&family), "syscalls": rules});
+            compare(&family, &profile, &mut dice);
+        }
+    }
+}
+
 fn random_profile(family: &Family, dice: &mut Dice, alternatives: u64) -> Value {
     let table = Table::read(family);
     let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "TRAP", "TRACE", "LOG"].map(|a| format!("SCMP_ACT_{a}"));

@@ -90,7 +90,7 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
     type Step<'s> = (&'static str, &'s dyn Fn(&mut Child<'_>) -> Result<(), Fault>);
     let affinity = &enter.extras.process.cpu_affinity;
     let steps: [Step<'_>; 14] = [
-        ("stdio", &|_| connect(enter)),
+        ("stdio", &|_| out_of_reach().and_then(|()| connect(enter))),
         ("session", &session),
         ("seccomp listener", &program::connect_listener),
         ("cpu affinity", &|_| scheduling::affinity(affinity.0.as_ref())),
@@ -122,6 +122,16 @@ fn connect(enter: &Enter<'_>) -> Result<(), Fault> {
         .and_then(|()| nix::unistd::dup2_stdout(stdout))
         .and_then(|()| nix::unistd::dup2_stderr(stderr))
         .map_err(at("connect", "stdio"))
+}
+
+/// We are among the container's processes now, and not yet its program: by /proc/PID/exe one of them could get hold of the runtime's file
+/// (CVE-2019-5736). The execve to come lifts it again.
+fn out_of_reach() -> Result<(), Fault> {
+    // An ordinary user's files under /proc would become root's, and he could not set himself up; nor can he be made to overwrite anything.
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    nix::sys::prctl::set_dumpable(false).map_err(at("hide", "exec process"))
 }
 
 fn join_target(enter: &Enter<'_>, kinds: &[CloneFlags]) -> Result<(), Fault> {

@@ -114,6 +114,8 @@ pub(crate) struct Child<'a> {
     hold: Option<(File, File)>,
     program: Option<program::Program>,
     listener: Option<program::Listener>,
+    /// Device and inode of our own executable, which is no program of a container.
+    own: Option<(u64, u64)>,
     extras: &'a Extras,
     console: Option<BorrowedFd<'a>>,
     state: &'a str,
@@ -299,6 +301,7 @@ impl<'a> Child<'a> {
             hold: None,
             program: None,
             listener: None,
+            own: program::own_executable(),
             extras: launch.extras,
             console: launch.console,
             state: launch.state,

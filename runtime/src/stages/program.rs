@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::ffi::CString;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 
 /// What execve takes.
@@ -140,6 +141,7 @@ pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
     } else {
         search(name, &process.env)?
     };
+    refuse_ourselves(&path, child.own)?;
     let mut env = process.env.clone();
     if !env.iter().any(|v| v.starts_with("HOME=")) {
         env.push(format!("HOME={}", home(process.user.uid)));
@@ -150,6 +152,39 @@ pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
         args: process.args.iter().map(text).collect::<Result<_, _>>()?,
         env: env.iter().map(text).collect::<Result<_, _>>()?,
     });
+    Ok(())
+}
+
+/// Device and inode of what we are, while /proc is the host's.
+pub(super) fn own_executable() -> Option<(u64, u64)> {
+    std::fs::metadata("/proc/self/exe").ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// `/proc/self/exe` as the program, or as the interpreter of a script, would put the host's runtime into the container, which could then write
+/// to its file (CVE-2019-5736).
+fn refuse_ourselves(program: &str, own: Option<(u64, u64)>) -> Result<(), Fault> {
+    /// As deep as the kernel follows (BINPRM_MAX_RECURSION is 4), and as much as it reads of a first line.
+    const INTERPRETERS_MAX: usize = 6;
+    const LINE_BYTES_MAX: u64 = 256;
+    let mut path = program.to_owned();
+    for _ in 0..INTERPRETERS_MAX {
+        let mut options = std::fs::File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        // Executable and not readable: no script, so one look at what it is will do.
+        let Ok(meta) = std::fs::metadata(&path) else { return Ok(()) };
+        if own == Some((meta.dev(), meta.ino())) {
+            return Err(plain(format!("exec {program}: is the runtime itself")));
+        }
+        let mut line = Vec::new();
+        if !meta.is_file() || options.open(&path).and_then(|f| f.take(LINE_BYTES_MAX).read_to_end(&mut line)).is_err() {
+            return Ok(());
+        }
+        let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+        let Some(rest) = line.strip_prefix(b"#!") else { return Ok(()) };
+        let words = String::from_utf8_lossy(rest).into_owned();
+        let Some(interpreter) = words.split_ascii_whitespace().next() else { return Ok(()) };
+        path = interpreter.to_owned();
+    }
     Ok(())
 }
 

@@ -1,0 +1,286 @@
+//! Two processes, each of which may be killed: the worker runs the loop and is the parent of the containers; the guard is the worker's parent,
+//! does nothing, and inherits the containers when the worker dies.
+//!
+//! - The worker dies: its children become the guard's (a subreaper), which notes their exit statuses, holds their log FIFOs open, and forks
+//!   another worker, which reads the run folder.
+//! - The guard dies: the worker hears of it (PR_SET_PDEATHSIG), forks, and is the guard of the child, which goes on with all of its memory and
+//!   connections.
+//! - Both die before the other can fork, or first the worker of a container and later the guard that took it over: the kernel gives what they had
+//!   to init, for nobody can be put above a process that runs already. The containers go on; their statuses are read as a stranger's: from
+//!   /proc before init reaps, or (kernels from 6.15 on) by pidfd after it has. Where both come too late the exit's note says so.
+//! - The worker ends for an upgrade: the guard executes the newer binary in place, so the containers stay its children.
+//!
+//! Guard and worker share a socket: the worker hands over copies of the FIFOs' descriptors, which are safe once sent.
+
+use super::record;
+use super::rundir::RunDir;
+use super::server::{Outcome, Server};
+use crate::cgroup::Layout;
+use crate::sys::{self, Ended};
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The worker's exit code when a newer binary is to go on.
+const UPGRADE_CODE: i32 = 77;
+/// A worker that lives shorter is not started again at once.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+const MESSAGE_BYTES_MAX: usize = 256;
+
+/// Stands for the FIFOs an older binary has left, until the worker has opened its own.
+pub(crate) const UNCLAIMED: &str = ".";
+
+pub(crate) type Fifos = BTreeMap<String, Vec<OwnedFd>>;
+
+/// The worker's end of the socket.
+pub(crate) struct Guard(OwnedFd);
+
+impl Guard {
+    /// Keeps these open until [`Guard::release`], whatever becomes of us.
+    pub(crate) fn hold(&self, id: &str, fds: &[RawFd]) {
+        self.send(&format!("+{id}"), &[ControlMessage::ScmRights(fds)]);
+    }
+
+    pub(crate) fn release(&self, id: &str) {
+        self.send(&format!("-{id}"), &[]);
+    }
+
+    fn send(&self, text: &str, rights: &[ControlMessage<'_>]) {
+        // A dead guard is noticed elsewhere, and whoever follows it has the descriptors from us.
+        let _ =
+            sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(text.as_bytes())], rights, MsgFlags::MSG_NOSIGNAL, None);
+    }
+}
+
+enum Role {
+    Guard { worker: Pid, socket: OwnedFd, born: Instant },
+    Worker(Box<Server>),
+}
+
+/// Runs as guard and forks workers, until one of them was told to end.
+pub(crate) struct Pair {
+    dir: RunDir,
+    listener: UnixListener,
+    fifos: Fifos,
+    pause: Duration,
+}
+
+impl Pair {
+    pub(crate) fn new(dir: RunDir, listener: UnixListener) -> Self {
+        Self { dir, listener, fifos: Fifos::new(), pause: Duration::ZERO }
+    }
+
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut role = self.fork(None)?;
+        loop {
+            role = match role {
+                Role::Worker(mut server) => match server.run()? {
+                    Outcome::Shutdown => self.end(),
+                    Outcome::Upgrade => sys::exit_now(UPGRADE_CODE),
+                    Outcome::Orphaned => self.fork(Some(server))?,
+                },
+                Role::Guard { worker, socket, born } => match self.watch(worker, &socket)? {
+                    0 => return Ok(()),
+                    status => {
+                        self.drain(&socket);
+                        if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == UPGRADE_CODE {
+                            self.upgrade();
+                        } else {
+                            self.rest(born, status);
+                        }
+                        self.fork(None)?
+                    }
+                },
+            };
+        }
+    }
+
+    /// The child is the worker: with `server` it goes on as what we were until now, without it reads the run folder anew.
+    fn fork(&mut self, server: Option<Box<Server>>) -> io::Result<Role> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let guard = std::process::id() as i32;
+        match sys::fork_pid()? {
+            None => {
+                drop(ours);
+                self.fifos.clear();
+                nix::sys::prctl::set_child_subreaper(true)?;
+                nix::sys::prctl::set_name(c"mote-keeper")?;
+                sys::tell_parent_death(libc::SIGUSR2)?;
+                if nix::unistd::getppid().as_raw() != guard {
+                    return Err(io::Error::other("guard died at once"));
+                }
+                let link = Guard(theirs);
+                let server = match server {
+                    Some(mut server) => {
+                        server.adopted(link);
+                        server
+                    }
+                    None => {
+                        let listener = self.listener.try_clone()?;
+                        Box::new(Server::new(self.dir.clone(), Layout::discover(), listener, link)?)
+                    }
+                };
+                record::write_pid(self.dir.path());
+                Ok(Role::Worker(server))
+            }
+            Some(worker) => {
+                if let Some(server) = server {
+                    self.fifos = server.fifos();
+                }
+                let _ = nix::sys::prctl::set_name(c"mote-guard");
+                Ok(Role::Guard { worker: Pid::from_raw(worker), socket: ours, born: Instant::now() })
+            }
+        }
+    }
+
+    /// The worker's last act: the guard and the socket go first, so that whoever waits for the worker finds nothing left.
+    fn end(&self) -> ! {
+        let _ = std::fs::remove_file(self.dir.socket());
+        let guard = nix::unistd::getppid();
+        if guard.as_raw() > 1 {
+            let _ = nix::sys::signal::kill(guard, Signal::SIGKILL);
+        }
+        sys::exit_now(0)
+    }
+
+    /// Wait status of the worker; until then notes every other child's end and keeps what it is handed.
+    fn watch(&mut self, worker: Pid, socket: &OwnedFd) -> io::Result<i32> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        set.thread_block()?;
+        let children = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        loop {
+            while let Ok(Some(_)) = children.read_signal() {}
+            while let Some(Ended { pid, status }) = sys::peek_ended() {
+                if pid != worker.as_raw() {
+                    self.note(pid, status);
+                }
+                sys::reap(pid);
+                if pid == worker.as_raw() {
+                    return Ok(status);
+                }
+            }
+            let mut fds =
+                [PollFd::new(children.as_fd(), PollFlags::POLLIN), PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            if !self.drain(socket) {
+                // The worker is dead or dying: only its end is of interest now.
+                let mut fds = [PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, PollTimeout::from(20u16));
+            }
+        }
+    }
+
+    /// Before it is reaped: afterwards its number may be another's.
+    fn note(&self, pid: i32, status: i32) {
+        let Some(born) = record::start_time(pid) else { return };
+        for entry in std::fs::read_dir(self.dir.containers()).into_iter().flatten().flatten() {
+            let folder = entry.path();
+            if record::read_state(&folder).is_some_and(|r| r.pid == pid && r.start_time == born) {
+                if let Err(e) = record::write_status(&folder, status) {
+                    eprintln!("note end of {}: {e}", folder.display());
+                }
+                return;
+            }
+        }
+    }
+
+    /// Takes what the worker has sent; false = its end is closed.
+    fn drain(&mut self, socket: &OwnedFd) -> bool {
+        let mut buffer = [0u8; MESSAGE_BYTES_MAX];
+        let mut space = cmsg_space!([RawFd; 4]);
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Ok(received) => received,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return true,
+                Err(_) => return false,
+            };
+            let mut fds = Vec::new();
+            for message in received.cmsgs().into_iter().flatten() {
+                if let ControlMessageOwned::ScmRights(raw) = message {
+                    fds.extend(raw.into_iter().map(sys::received_fd));
+                }
+            }
+            let count = received.bytes;
+            if count == 0 {
+                return false;
+            }
+            let text = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned();
+            match text.split_at_checked(1) {
+                Some(("+", id)) => drop(self.fifos.insert(id.to_owned(), fds)),
+                Some(("-", id)) => drop(self.fifos.remove(id)),
+                _ => {}
+            }
+        }
+    }
+
+    fn rest(&mut self, born: Instant, status: i32) {
+        eprintln!("keeper ended with status {status:#x}: starting another");
+        // Killed from without is not the worker's own fault, nor will it be the next one's.
+        let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
+        self.pause = match born.elapsed() < SHORT_LIFE && !killed {
+            true => (self.pause * 2).clamp(Duration::from_millis(1), PAUSE_MAX),
+            false => Duration::ZERO,
+        };
+        if self.pause > Duration::from_millis(8) {
+            std::thread::sleep(self.pause);
+        }
+    }
+
+    /// Becomes the binary named in the folder; comes back when that cannot be.
+    fn upgrade(&mut self) {
+        let exe = match std::fs::read_to_string(self.dir.upgrade()) {
+            Ok(text) => PathBuf::from(text),
+            Err(e) => return eprintln!("read {}: {e}", self.dir.upgrade().display()),
+        };
+        // A binary that does not even start must not take the guard with it.
+        let probe =
+            std::process::Command::new(&exe).args(["keeper", "--dir", "/"]).env(super::RESUME, super::PROBE).output();
+        if let Some(said) =
+            probe.as_ref().map_or_else(|e| Some(e.to_string()), |o| (!o.status.success()).then(|| o.status.to_string()))
+        {
+            return eprintln!("upgrade to {}: {said}", exe.display());
+        }
+        let mut inherited = vec![self.listener.as_raw_fd()];
+        inherited.extend(self.fifos.values().flatten().map(AsRawFd::as_raw_fd));
+        for fd in &inherited {
+            sys::keep_over_exec(*fd);
+        }
+        let fds: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
+        let error = std::process::Command::new(&exe)
+            .args(["keeper", "--dir"])
+            .arg(self.dir.path())
+            .env(super::RESUME, fds.join(","))
+            .exec();
+        eprintln!("execute {}: {error}", exe.display());
+    }
+}
+
+/// Goes on after [`Pair::upgrade`] in the older binary, whose words these are.
+pub(crate) fn resumed(dir: RunDir, text: &str) -> io::Result<Pair> {
+    let mut fds = text.split(',').map(|n| n.parse::<RawFd>().ok().filter(|n| *n > 2).map(sys::received_fd));
+    let listener = fds.next().flatten().ok_or_else(|| io::Error::other("resume: no listener"))?;
+    let mut pair = Pair::new(dir, UnixListener::from(listener));
+    pair.fifos.insert(UNCLAIMED.to_owned(), fds.flatten().collect());
+    Ok(pair)
+}
