@@ -711,3 +711,40 @@ fn a_crowd_of_one_user_does_not_starve_a_node() {
         }
     });
 }
+
+#[test]
+fn static_and_bootstrap_tokens_are_known() {
+    run(&[("token-auth.csv", "fixed-token,bob,7,\"dev,ops\"\n")], |mut c| async move {
+        let secret = |more: Value| {
+            let mut data = json!({"token-id": "abc123", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+                "auth-extra-groups": "system:bootstrappers:farm,system:masters"});
+            data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"metadata": {"name": "bootstrap-token-abc123"}, "type": "bootstrap.kubernetes.io/token", "stringData": data})
+        };
+        let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+        let review = |token: &str| json!({"spec": {"token": token}});
+        let said = c.post(&admin(), reviews, review("fixed-token")).await.body;
+        assert_eq!(said["status"]["user"]["username"], "bob", "{said}");
+        assert_eq!(said["status"]["user"]["groups"], json!(["dev", "ops", "system:authenticated"]));
+        let secrets = "/api/v1/namespaces/kube-system/secrets";
+        let token = "abc123.0123456789abcdef";
+        for (more, good) in [
+            (json!({}), true),
+            (json!({"expiration": "2001-01-01T00:00:00Z"}), false),
+            (json!({"expiration": "2101-01-01T00:00:00Z"}), true),
+            (json!({"expiration": "soon"}), false),
+            (json!({"usage-bootstrap-authentication": "false"}), false),
+            (json!({"token-secret": "0123456789abcdee"}), false),
+        ] {
+            c.make(secrets, secret(more.clone())).await;
+            let said = c.post(&admin(), reviews, review(token)).await.body;
+            assert_eq!(said["status"]["authenticated"], good, "{more}");
+            if good {
+                // A group of the cluster's own is not a Secret's to give.
+                let groups = json!(["system:bootstrappers", "system:authenticated", "system:bootstrappers:farm"]);
+                assert_eq!(said["status"]["user"]["groups"], groups);
+            }
+            c.send(&admin(), "DELETE", &format!("{secrets}/bootstrap-token-abc123"), &[], Value::Null).await;
+        }
+    });
+}

@@ -43,6 +43,10 @@ fn plan(csr: &Value, request: &Result<Request, String>, taken: bool) -> Plan {
         Ok(request) => request,
         Err(why) => return Plan::Deny(why.clone()),
     };
+    if str_at(csr, &["spec", "signerName"]) == CLIENT && request.subject.is_in("system:masters") {
+        // Approving is not being the cluster's owner, and must not lead there (upstream's CertificateSubjectRestriction).
+        return Plan::Deny(format!("use of {CLIENT} signer with system:masters group is not allowed"));
+    }
     if str_at(csr, &["spec", "signerName"]) != CLIENT {
         let node = request.subject.name.strip_prefix("system:node:").unwrap_or_default();
         if node.is_empty() || request.subject.groups != ["system:nodes"] {
@@ -156,6 +160,7 @@ mod tests {
         assert_eq!(plan(&fresh("example.com/x", "x", "system:bootstrappers"), &node, false), Plan::Nothing);
         let admin = request("me", "system:masters", false);
         assert!(matches!(plan(&fresh(KUBELET_CLIENT, "x", "system:bootstrappers"), &admin, false), Plan::Deny(_)));
+        assert!(matches!(plan(&csr(CLIENT, "x", "y", json!([{"type": "Approved"}])), &admin, false), Plan::Deny(_)));
         let nameless = request("system:node:a", "system:nodes", false);
         assert!(matches!(plan(&fresh(KUBELET_SERVING, "x", "system:bootstrappers"), &nameless, false), Plan::Deny(_)));
         let approved = csr(KUBELET_SERVING, "x", "y", json!([{"type": "Approved"}]));
