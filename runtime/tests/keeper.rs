@@ -1,4 +1,4 @@
-//! The keeper as its clients see it: a real daemon (`mote-oci keeper`), real containers from a busybox image. Needs root.
+//! The keeper as its clients see it: a real daemon (`mote-keeper`), real containers from a busybox image. Needs root.
 //!
 //! Every test has its own keeper, cgroup and folder, and takes them away when it ends, failed or not.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -21,7 +21,7 @@ struct Node {
 
 /// `KEEPER_EXE` lets a release build be judged.
 fn exe() -> PathBuf {
-    std::env::var_os("KEEPER_EXE").map_or_else(|| env!("CARGO_BIN_EXE_mote-oci").into(), PathBuf::from)
+    std::env::var_os("KEEPER_EXE").map_or_else(|| env!("CARGO_BIN_EXE_mote-keeper").into(), PathBuf::from)
 }
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -456,7 +456,7 @@ fn hostile_clients_do_not_stop_it() {
     assert!(keeper::hello(node.run.path()).is_ok());
 }
 
-/// Figures, not a judgement: `KEEPER_EXE=target/release/mote-oci cargo test -p mote-runtime --test keeper -- --ignored --nocapture`.
+/// Figures, not a judgement: `KEEPER_EXE=target/release/mote-keeper cargo test -p mote-runtime --test keeper -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints figures; wants a release build and a quiet machine"]
 fn figures() {
