@@ -8,8 +8,7 @@ mod security;
 use mote_api::tree::{Value, at, bool_at, list_at, str_at};
 use mote_images::Image;
 use mote_runtime::container::{
-    Cgroup, Container, DeviceRule, Log, Mount, Namespace, NamespaceKind, Process, Resources, Rootfs, Seccomp, Stdio,
-    defaults,
+    Cgroup, Container, DeviceRule, Log, Mount, Namespace, NamespaceKind, Process, Resources, Rootfs, Stdio, defaults,
 };
 use mote_runtime::keeper::RunDir;
 
@@ -85,12 +84,14 @@ pub fn build(making: &Making<'_>) -> Result<Container, String> {
     mounts.push(termination_mount(making));
     mounts
         .extend(volumes::mounts(pod, wanted, making.roots, &|text| expand(text, &|name| env::find(&declared, name)))?);
+    let capabilities = context.capabilities(privileged)?;
+    let seccomp = context.seccomp(capabilities.bounding, &making.roots.data)?;
     let process = Process {
         args: arguments(spec, image, &declared)?,
         env: process_env(image, &declared, making, &who.home),
         cwd: cwd(spec, image),
         user: who.user,
-        capabilities: context.capabilities(privileged)?,
+        capabilities,
         no_new_privileges: context.no_new_privileges(),
         rlimits: Vec::new(),
         oom_score_adj: Some(qos::oom_score_adj(
@@ -98,7 +99,7 @@ pub fn build(making: &Making<'_>) -> Result<Container, String> {
             qos::memory_bytes(spec, "requests").or_else(|| qos::memory_bytes(spec, "limits")),
             making.node_memory_bytes,
         )),
-        seccomp: Seccomp::None,
+        seccomp,
     };
     let masked = if privileged { Vec::new() } else { defaults::masked_paths() };
     let read_only = if privileged { Vec::new() } else { defaults::readonly_paths() };

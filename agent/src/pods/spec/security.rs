@@ -1,11 +1,13 @@
 //! The security context of a container: the container's word before the pod's, the pod's before the image's.
 
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
-use mote_api::tree::{Value, bool_at, i64_at, list_at};
+use mote_api::tree::{Value, at, bool_at, i64_at, list_at, parse_json, str_at};
 use mote_images::Image;
-use mote_runtime::container::{CapSet, Capabilities, Device, DeviceKind};
+use mote_runtime::container::{CapSet, Capabilities, Device, DeviceKind, Seccomp};
+use mote_runtime::seccomp;
 use mote_runtime::user::{self, FILE_BYTES_MAX, Resolved};
 
 /// The two places a security context is written.
@@ -77,6 +79,43 @@ impl Context<'_> {
         };
         Ok(Capabilities::engine(CapSet::DEFAULT.with(set("add")?).without(set("drop")?).with(set("add")?)))
     }
+
+    /// The system calls the container may make: its own profile before the pod's. None named is none applied, as upstream has it.
+    /// `profiles` holds those of the node.
+    pub(super) fn seccomp(&self, bounding: CapSet, profiles: &Path) -> Result<Seccomp, String> {
+        let own = at(self.container, &["securityContext", "seccompProfile"]);
+        let of_pod = at(self.pod, &["spec", "securityContext", "seccompProfile"]);
+        let Some(profile) = [own, of_pod].into_iter().flatten().find(|profile| profile.is_object()) else {
+            return Ok(Seccomp::None);
+        };
+        let told = |e: seccomp::SeccompError| format!("seccomp profile: {e}");
+        let compiled = match str_at(profile, &["type"]) {
+            _ if self.privileged() => return Ok(Seccomp::None),
+            "RuntimeDefault" => seccomp::standard(bounding).map_err(told)?,
+            "Localhost" => {
+                let name = str_at(profile, &["localhostProfile"]);
+                seccomp::compile(&node_profile(&profiles.join("seccomp"), name)?).map_err(told)?
+            }
+            _ => return Ok(Seccomp::None),
+        };
+        Ok(Seccomp::Filter(compiled.filter))
+    }
+}
+
+/// Bytes of a seccomp profile of the node.
+const PROFILE_BYTES_MAX: usize = 1 << 20;
+
+fn node_profile(folder: &Path, name: &str) -> Result<Value, String> {
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    if name.is_empty() || !inside {
+        return Err(format!("seccomp profile {name:?}: must be a path below {}", folder.display()));
+    }
+    let path = folder.join(name);
+    let told = |e: &dyn std::fmt::Display| format!("read seccomp profile {}: {e}", path.display());
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(&path).map_err(|e| told(&e))?;
+    file.take(PROFILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|e| told(&e))?;
+    parse_json(&bytes, PROFILE_BYTES_MAX).map(|parsed| parsed.value).map_err(|e| told(&e))
 }
 
 /// `/etc/<file>` as the topmost layer has it. Links are not followed: they would lead out of the image.
@@ -141,6 +180,28 @@ mod tests {
     use mote_api::tree::json;
 
     use super::*;
+
+    #[test]
+    fn seccomp_profiles() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::create_dir(scratch.path().join("seccomp")).unwrap();
+        std::fs::write(scratch.path().join("seccomp/own.json"), r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        let of = |pod: &Value, container: &Value| {
+            let pod = json!({"spec": {"securityContext": {"seccompProfile": pod}}});
+            let container = json!({"securityContext": {"seccompProfile": container}});
+            Context { pod: &pod, container: &container }.seccomp(CapSet::DEFAULT, scratch.path())
+        };
+        let named = |name: &str| json!({"type": "Localhost", "localhostProfile": name});
+        let (none, standard) = (Value::Null, json!({"type": "RuntimeDefault"}));
+        assert_eq!(of(&none, &none), Ok(Seccomp::None));
+        assert!(matches!(of(&standard, &none), Ok(Seccomp::Filter(_))));
+        assert_eq!(of(&standard, &json!({"type": "Unconfined"})), Ok(Seccomp::None), "the container's word counts");
+        assert!(matches!(of(&none, &named("own.json")), Ok(Seccomp::Filter(_))));
+        for (name, why) in [("../own.json", "must be"), ("/own.json", "must be"), ("", "must be"), ("no.json", "read")]
+        {
+            assert!(of(&none, &named(name)).unwrap_err().contains(why), "{name}");
+        }
+    }
 
     #[test]
     fn capabilities_are_added_and_dropped() {
