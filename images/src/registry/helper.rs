@@ -98,6 +98,10 @@ mod tests {
         for name in ["", "../x", "a b", "a/b"] {
             assert_eq!(get(name, "x").err().as_deref(), Some("not a helper's name"));
         }
+    }
+
+    #[test]
+    fn one_that_is_not_installed_is_named() {
         assert!(get("none-of-that-name", "x").err().unwrap().starts_with("start: "));
     }
 
