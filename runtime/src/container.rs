@@ -206,6 +206,43 @@ pub enum Stdio {
     Inherit,
     /// stdin /dev/null; the keeper writes both streams as CRI log lines to `path`.
     Log(Log),
+    /// The same, and clients of the keeper may talk to the program.
+    Talk(Talk),
+}
+
+/// Stdio of a program that somebody may attach to and write to (OCI and CRI: `stdin`, `stdinOnce`, `tty`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Talk {
+    pub log: Log,
+    /// Of a program with a terminal, that is its stdin whatever this says.
+    pub stdin: Stdin,
+    /// stdin, stdout and stderr are a terminal of the container's own; both streams are logged as stdout then.
+    pub terminal: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// /dev/null.
+    #[default]
+    None,
+    /// Stays open whoever comes and goes.
+    Open,
+    /// Ends when the first who attached to it lets go of it.
+    Once,
+}
+
+impl Stdio {
+    /// Where output is logged.
+    pub fn log(&self) -> Option<&Log> {
+        match self {
+            Stdio::Null | Stdio::Inherit => None,
+            Stdio::Log(log) | Stdio::Talk(Talk { log, .. }) => Some(log),
+        }
+    }
+
+    pub fn terminal(&self) -> bool {
+        matches!(self, Stdio::Talk(Talk { terminal: true, .. }))
+    }
 }
 
 /// A CRI log file; rotated to `path.<timestamp>` by the keeper at `max_bytes`.

@@ -247,6 +247,15 @@ pub(crate) fn splice_to_start(pipe: BorrowedFd<'_>, file: BorrowedFd<'_>, most: 
     Errno::result(moved).map(|count| count as usize)
 }
 
+/// Moves up to `most` bytes from a terminal's master into a pipe; waits for neither.
+pub(crate) fn splice_into(from: BorrowedFd<'_>, pipe: BorrowedFd<'_>, most: usize) -> Result<usize, Errno> {
+    let (from, pipe) = (from.as_raw_fd(), pipe.as_raw_fd());
+    let none = std::ptr::null_mut;
+    // SAFETY: two descriptors and null offsets.
+    let moved = unsafe { libc::splice(from, none(), pipe, none(), most, libc::SPLICE_F_NONBLOCK) };
+    Errno::result(moved).map(|count| count as usize)
+}
+
 /// A dead child of ours.
 pub(crate) struct Ended {
     pub(crate) pid: i32,

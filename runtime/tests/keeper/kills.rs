@@ -6,7 +6,7 @@ use mote_runtime::keeper::{Client, RunDir};
 use std::time::{Duration, Instant};
 
 /// Lines of one stream put together again from whole and partial ones, of the live file and the rotated ones.
-fn joined(log: &std::path::Path) -> String {
+pub(crate) fn joined(log: &std::path::Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let mut joined = String::new();
     for line in text.lines() {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod adoption;
+mod attach;
 mod cost;
 mod hostile;
 mod kills;

@@ -30,7 +30,9 @@ impl Node {
         std::fs::create_dir_all(dir.path().join("layer2/etc")).unwrap();
         std::fs::write(dir.path().join("layer2/etc/motd"), "two\n").unwrap();
         std::fs::copy("/bin/busybox", image.join("busybox")).expect("needs Debian's busybox-static");
-        for applet in ["sh", "sleep", "cat", "echo", "ps", "hostname", "id", "dd", "true", "wc", "seq", "ip"] {
+        for applet in
+            ["sh", "sleep", "cat", "echo", "ps", "hostname", "id", "dd", "true", "wc", "seq", "ip", "tty", "stty"]
+        {
             std::os::unix::fs::symlink("busybox", image.join(applet)).unwrap();
         }
         let run = RunDir::new(dir.path().join("run"));

@@ -5,7 +5,7 @@ use crate::cgroup;
 use crate::container::Container;
 use crate::keeper::exec;
 use crate::keeper::held::{Held, Phase};
-use crate::keeper::protocol::{Exec, Failure, FailureKind, Reply, Request, Session, VERSION};
+use crate::keeper::protocol::{Attach, Attached, Exec, Failure, FailureKind, Reply, Request, Session, VERSION};
 use crate::keeper::removal::Removal;
 use crate::keeper::sandbox;
 use crate::sys;
@@ -52,6 +52,7 @@ impl Server {
                 Ok(()) => return None,
                 Err(failure) => Err(failure),
             },
+            Request::Attach(wanted) => self.attach(asked.0, &wanted).map(Reply::Attached),
         };
         Some(result.unwrap_or_else(Reply::Failed))
     }
@@ -138,10 +139,26 @@ impl Server {
         self.find(id)
     }
 
+    fn attach(&mut self, client: u64, wanted: &Attach) -> Result<Attached, Failure> {
+        let descriptors = self.clients.descriptors(client);
+        let refused = |text: &str| Failure::new(FailureKind::Busy, format!("container {}: {text}", wanted.id));
+        self.find(&wanted.id)?;
+        let Some(held) = self.held.get_mut(&wanted.id) else { return Err(refused("not found")) };
+        if !matches!(held.phase, Phase::Running { .. }) {
+            return Err(refused("is not running"));
+        }
+        let Some(stdio) = &mut held.stdio else { return Err(refused("nobody hears its output")) };
+        self.last_attachment += 1;
+        let attached = stdio.attach(wanted, self.last_attachment, descriptors)?;
+        hold(&self.guard, held);
+        Ok(attached)
+    }
+
     fn reopen_log(&mut self, id: &str) -> Result<Reply, Failure> {
         self.find(id)?;
-        let logs = self.held.get_mut(id).and_then(|h| h.logs.as_mut());
-        logs.map_or(Ok(()), |l| l.file.reopen())
+        let stdio = self.held.get_mut(id).and_then(|h| h.stdio.as_mut());
+        stdio
+            .map_or(Ok(()), |s| s.reopen_log())
             .map(|()| Reply::Done)
             .map_err(|e| Failure::new(FailureKind::Stage, format!("reopen log of {id}: {e}")))
     }
