@@ -7,6 +7,7 @@
 mod auth;
 mod environment;
 mod mirrors;
+mod plain;
 mod scripted;
 mod signed;
 mod stock;

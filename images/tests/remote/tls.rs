@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mote_images::*;
 
-use crate::scripted::{Server, authority, certificate, run};
+use crate::scripted::{Server, answer, certificate, run, secured};
 use crate::stock::{Registry, file_of, pull};
 
 fn registry(dir: &Path, extra: &str, rest: &str) -> Registry {
@@ -23,10 +23,8 @@ fn push(dir: &Path, name: &str, registries: &Registries, credentials: Option<Cre
 
 #[test]
 fn a_registry_of_an_own_authority_with_a_password() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("server", "IP:127.0.0.1,DNS:localhost");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "server", "IP:127.0.0.1,DNS:localhost");
     let hash = run(dir, "perl", &["-e", "print crypt(\"secret\", \"\\$2y\\$05\\$abcdefghijklmnopqrstuu\")"]);
     std::fs::write(dir.join("htpasswd"), format!("me:{hash}\n")).unwrap();
     let registry =
@@ -60,11 +58,9 @@ fn a_registry_of_an_own_authority_with_a_password() {
 
 #[test]
 fn a_certificate_for_another_name_is_said_to_be_that() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("other", "DNS:other.test");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "other", "DNS:other.test");
-    let server = Server::tls(dir, "other", |_| crate::scripted::answer(200, "{}"));
+    let server = Server::tls(dir, "other", |_| answer(200, "{}"));
     let registries = Registries { ca_pem: std::fs::read(dir.join("ca.pem")).unwrap(), ..Registries::default() };
     let error = pull(&dir.join("store"), &format!("{}/x:1", server.addr), &registries, None).err().unwrap();
     assert!(error.to_string().contains("certificate is for another name") && !error.is_retryable(), "{error}");
@@ -73,10 +69,8 @@ fn a_certificate_for_another_name_is_said_to_be_that() {
 
 #[test]
 fn a_client_certificate_is_shown_where_it_belongs() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("server", "IP:127.0.0.1");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "server", "IP:127.0.0.1");
     certificate(dir, "client", "DNS:node.test");
     let registry = registry(dir, &format!("    clientcas:\n      - {}/ca.pem\n", dir.display()), "");
     let name = format!("{}/team/app:1", registry.addr);

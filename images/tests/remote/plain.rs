@@ -1,78 +1,18 @@
-//! Against Debian's real `docker-registry` and `skopeo` on loopback, as root. Without them these tests fail; they are never skipped.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a broken expectation is this program's failure
+//! The whole way against Debian's `docker-registry` and `skopeo`: packed, pushed, pulled, copied; what breaks on the way and what is said.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use mote_images::*;
 
-/// A registry of its own on a free port, ended when dropped.
-struct Registry {
-    child: Child,
-    dir: tempfile::TempDir,
-    addr: SocketAddr,
-}
-
-impl Registry {
-    fn start(extra: &str) -> Registry {
-        let dir = tempfile::Builder::new().prefix("mote-img-registry-").tempdir().unwrap();
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {addr}\n{extra}",
-            dir.path().join("data").display()
-        );
-        std::fs::write(dir.path().join("config.yml"), config).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(dir.path().join("config.yml"))
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("apt-get install docker-registry");
-        let registry = Registry { child, dir, addr };
-        let began = Instant::now();
-        while TcpStream::connect(registry.addr).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", registry.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        registry
-    }
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-    /// Requests answered so far.
-    fn requests(&self) -> usize {
-        std::thread::sleep(Duration::from_millis(100));
-        self.log()
-            .lines()
-            .filter(|line| line.contains("\" 200 ") || line.contains("\" 206 ") || line.contains("\" 404 "))
-            .count()
-    }
-    fn reference(&self, rest: &str) -> Reference {
-        format!("{}/{rest}", self.addr).parse().unwrap()
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::stock::Registry;
 
 fn run(program: &str, args: &[&str]) -> String {
-    let out = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("{program}: {e}: apt-get install {program}"));
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
+    crate::scripted::run(Path::new("/"), program, args)
 }
 
 /// Two layers: the second changes, hides and replaces things of the first.
@@ -139,7 +79,7 @@ fn pull(store: &Store, reference: &Reference) -> Result<Image, Error> {
 #[test]
 fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     let packed = pack(&store, &name, tmp.path());
@@ -229,7 +169,7 @@ fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
 #[test]
 fn the_registrys_reason_reaches_the_user() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let missing = registry.reference("no/such:1");
     let error = pull(&store, &missing).err().unwrap();
@@ -265,7 +205,8 @@ fn basic_authentication() {
     let htpasswd = tmp.path().join("htpasswd");
     let hash = run("sh", &["-c", "perl -e 'print crypt(\"secret\", \"\\$2y\\$05\\$abcdefghijklmnopqrstuu\")'"]);
     std::fs::write(&htpasswd, format!("me:{hash}\n")).unwrap();
-    let registry = Registry::start(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", htpasswd.display()));
+    let registry =
+        Registry::start("", &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", htpasswd.display()));
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
@@ -336,7 +277,7 @@ fn a_link_that_breaks_costs_no_byte_twice() {
         }
     }
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     let packed = pack(&store, &name, tmp.path());
@@ -356,7 +297,7 @@ fn a_link_that_breaks_costs_no_byte_twice() {
 #[test]
 fn a_corrupt_layer_is_refused_and_nothing_stays() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
@@ -382,7 +323,7 @@ fn a_corrupt_layer_is_refused_and_nothing_stays() {
 #[test]
 fn a_full_disk_says_so_and_leaves_nothing() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
