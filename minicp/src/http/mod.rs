@@ -33,8 +33,9 @@ use tokio::sync::watch::Receiver;
 use crate::Dial;
 use crate::api::Api;
 use crate::audit::Audit;
-use crate::auth::{UserInfo, tokens::Tokens};
+use crate::auth::tokens::Tokens;
 use crate::flow::Flow;
+use crate::user::UserInfo;
 
 /// Connections at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 2048;

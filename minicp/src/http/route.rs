@@ -16,7 +16,8 @@ use mote_api::tree::{JSON_BYTES_MAX, Value, json, parse_json};
 use super::answer::{self, Answer};
 use super::{App, BODY_TIMEOUT, discovery, gate, openapi, resource, trail};
 use crate::api::request::{Query, Target, decode};
-use crate::auth::{UserInfo, impersonate};
+use crate::auth::impersonate;
+use crate::user::UserInfo;
 
 /// What of a request its handlers see.
 pub(crate) struct Asked {

@@ -13,7 +13,7 @@ use super::body::AnswerBody;
 use super::route::Asked;
 use crate::api::request::Target;
 use crate::audit::{Facts, Level, Record};
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 pub(super) struct Trail {
     sender: Rc<UserInfo>,

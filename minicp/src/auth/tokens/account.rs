@@ -16,7 +16,7 @@ use mote_api::tree::{Value, at, i64_at, json, list_at, set, str_at};
 
 use super::jwt::{self, Key, Signer, Unproven};
 use crate::api::{Api, object};
-use crate::auth::{UserInfo, account_name, account_of};
+use crate::user::{UserInfo, account_name, account_of};
 
 const SECONDS_MIN: i64 = 600;
 const SECONDS_DEFAULT: i64 = 3600;
