@@ -9,7 +9,7 @@ use mote_api::status::Status;
 use mote_api::tree::{Value, json, str_at};
 
 use super::answer::{self, Answer, Form};
-use super::route::{Asked, read_tree};
+use super::asked::{Asked, read_tree};
 use super::{App, proxy, watch};
 use crate::api::admit;
 use crate::api::client::DeleteOptions;

@@ -56,10 +56,14 @@ pub(super) struct Found {
 /// What there is of the log that `state` ends with.
 pub(super) enum LogFile {
     /// Not there, or less than a header: made anew.
-    Begin { exists: bool },
+    Begin {
+        exists: bool,
+    },
     Whole,
     /// A write that a crash interrupted (or that another process is about to finish) begins at `log_len`.
-    Torn { bytes: usize },
+    Torn {
+        bytes: usize,
+    },
 }
 
 /// Reads the newest snapshot and its log; changes nothing.
