@@ -170,6 +170,12 @@ impl Client {
         }
     }
 
+    /// As [`Client::request`], but without another try where the connection breaks or the registry is busy.
+    pub fn once(&self, request: &Request<'_>) -> Result<(Url, Response), Error> {
+        self.cancel.check()?;
+        self.follow(request)
+    }
+
     fn place(&self, index: usize) -> Option<&Place> {
         self.places.get(index)
     }

@@ -13,6 +13,7 @@ pub mod push;
 mod token;
 pub mod toml;
 pub mod transport;
+pub mod upload;
 pub mod url;
 
 use std::path::{Path, PathBuf};

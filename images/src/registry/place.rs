@@ -70,7 +70,8 @@ impl Place {
         }
         let secure = self.http.send(request.method, &Url { https: true, ..url }, headers, &request.payload, own_host);
         match &secure {
-            Err(Error::Network { why, .. }) if !why.starts_with("TLS: the registry") => done,
+            // It speaks no TLS either, or nothing at all: then the first answer is the one to tell.
+            Err(Error::Network { why, .. }) if !why.starts_with("TLS: ") => done,
             _ => {
                 self.tls.store(true, Ordering::Relaxed);
                 secure

@@ -12,3 +12,4 @@ mod scripted;
 mod signed;
 mod stock;
 mod tls;
+mod upload;

@@ -83,7 +83,7 @@ fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     let packed = pack(&store, &name, tmp.path());
-    let digest = store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    let digest = store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     assert_eq!(digest, packed.manifest);
 
     // what we pushed, pulled by us into an empty store: the same trees
@@ -180,7 +180,7 @@ fn the_registrys_reason_reaches_the_user() {
     let config = ImageConfig { platform: "linux/s390x".parse().unwrap(), ..ImageConfig::default() };
     let exe = vec![("/x".to_owned(), PathBuf::from("/proc/self/exe"), 0o755)];
     store.pack(&name, PackSpec::of_files(exe, config), &Cancel::default()).unwrap();
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     let amd = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
     let error = store_in(tmp.path(), "two").pull(&name, &amd, &Silent, &Cancel::default()).err().unwrap();
     assert_eq!(error.to_string(), format!("{name}: no image for linux/amd64, it offers linux/s390x"));
@@ -212,7 +212,8 @@ fn basic_authentication() {
     pack(&store, &name, tmp.path());
     let credentials =
         |password: &str| Some(Credentials { username: "me".into(), password: password.into(), identity_token: None });
-    let push = |credentials| store.push(&name, &name, credentials, &Registries::default(), &Silent, &Cancel::default());
+    let push =
+        |credentials| store.push(&name, &name, credentials, &PullOptions::default(), &Silent, &Cancel::default());
     assert!(matches!(push(None), Err(Error::Unauthorized { .. })));
     push(credentials("secret")).unwrap();
     let other = store_in(tmp.path(), "two");
@@ -281,7 +282,7 @@ fn a_link_that_breaks_costs_no_byte_twice() {
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     let packed = pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     let (addr, sent) = flaky_proxy(registry.addr, 700_000);
     let through: Reference = format!("{addr}/team/app:1").parse().unwrap();
     let resumes = Resumes(Mutex::new(0));
@@ -301,7 +302,7 @@ fn a_corrupt_layer_is_refused_and_nothing_stays() {
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     // flip one byte in the middle of the largest blob the registry stores
     let find = format!("find {} -type f -size +1M", registry.dir.path().join("data").display());
     let blob = PathBuf::from(run("sh", &["-c", &find]).trim());
@@ -327,7 +328,7 @@ fn a_full_disk_says_so_and_leaves_nothing() {
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     let small = tmp.path().join("small");
     std::fs::create_dir(&small).unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=1m", "mote-img-test", small.to_str().unwrap()]);
