@@ -6,6 +6,7 @@ use mote_api::tree::{Value, json};
 
 use super::super::model::{Probed, Source, Stopping};
 use super::*;
+use crate::pods::model::{Exit, Failure, ImageState, State};
 
 fn pod(spec: Value) -> Pod {
     let object = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u1"}, "spec": spec});

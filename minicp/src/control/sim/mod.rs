@@ -3,8 +3,9 @@
 
 mod fake;
 
-use super::{Limits, Settings, spawn};
+use super::spawn;
 use crate::controllers::seam::{Api, Deletion};
+use crate::controllers::{Limits, Settings};
 use fake::Fake;
 use mote_api::meta;
 use mote_api::tree::{Value, i64_at, json, list_at, set, str_at};

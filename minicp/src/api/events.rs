@@ -5,8 +5,7 @@ use std::rc::Rc;
 
 use mote_api::kind::Kind;
 
-use crate::api::Api;
-use crate::api::object;
+use super::{Api, object};
 use crate::store::{Class, Op, Revision, Txn};
 
 /// Seconds an Event is kept (upstream's `--event-ttl`). Looked at whenever a new one is made: an idle server has no timer for it.

@@ -2,7 +2,7 @@
 
 use mote_api::tree::{Map, Value, json, list_at};
 
-use crate::auth::Attributes;
+use crate::user::Attributes;
 
 /// What a PolicyRule says (rbac.authorization.k8s.io/v1).
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

@@ -5,11 +5,10 @@ use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::Value;
 
-use super::bootstrap::role_ref;
-use super::rule::{Rule, uncovered};
-use super::{Index, PREFIX};
 use crate::api::Api;
-use crate::auth::{Attributes, UserInfo};
+use crate::rbac::role_ref;
+use crate::rbac::rule::{Rule, uncovered};
+use crate::user::{Attributes, UserInfo};
 
 /// Whether `user` may write this role or binding. `old`: what is there now.
 pub(crate) async fn check(
@@ -67,9 +66,4 @@ pub(crate) async fn check(
 fn everything() -> Rule {
     let all = || -> Box<[Box<str>]> { Box::new(["*".into()]) };
     Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() }
-}
-
-/// The index of a store, empty.
-pub(crate) fn mirror() -> crate::api::mirror::Mirror<Index> {
-    crate::api::mirror::Mirror::new(PREFIX)
 }

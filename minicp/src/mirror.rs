@@ -5,10 +5,7 @@
 
 use std::cell::{Ref, RefCell};
 
-use mote_api::status::Status;
-
-use super::compacted;
-use crate::store::{Store, Watcher};
+use crate::store::{Compacted, Store, Watcher};
 
 /// What a mirror makes of objects. `key` is without the prefix.
 pub(crate) trait Form: Default {
@@ -28,10 +25,10 @@ impl<F: Form> Mirror<F> {
         Mirror { prefix, watcher: RefCell::default(), form: RefCell::default() }
     }
     /// As the store is now. Do not hold it over an await.
-    pub(crate) async fn read(&self, store: &dyn Store) -> Result<Ref<'_, F>, Status> {
+    pub(crate) async fn read(&self, store: &dyn Store) -> Result<Ref<'_, F>, Compacted> {
         if !self.catch_up() {
-            let range = store.range(self.prefix, "", None, 0).await.map_err(compacted)?;
-            let watcher = store.watch(self.prefix, range.revision).map_err(compacted)?;
+            let range = store.range(self.prefix, "", None, 0).await?;
+            let watcher = store.watch(self.prefix, range.revision)?;
             let mut form = F::default();
             for (key, entry) in &range.entries {
                 form.put(key.strip_prefix(self.prefix).unwrap_or(key), &entry.value);
