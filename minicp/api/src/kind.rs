@@ -107,26 +107,6 @@ impl Kind {
     pub fn is(&self, group: &str, kind: &str) -> bool {
         self.group == group && self.kind == kind
     }
-    /// The kind of a body that is no resource of its own (`autoscaling/v1.Scale`, `policy/v1.Eviction`, `authentication.k8s.io/v1.TokenRequest`,
-    /// `meta/v1.DeleteOptions`), to check it by its schema. `None` for a type that the table lacks.
-    pub fn of_body(type_name: &'static str) -> Option<Kind> {
-        crate::schema::find(type_name)?;
-        let (home, kind) = type_name.rsplit_once('.')?;
-        let (group, version) = split_api_version(home);
-        Some(Kind {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-            plural: kind.to_lowercase().into(),
-            singular: kind.to_lowercase().into(),
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            namespaced: false,
-            verbs: Verbs::CreateOnly,
-            subresources: Vec::new(),
-            type_name: type_name.into(),
-        })
-    }
     /// The kinds that a CustomResourceDefinition serves, one per served version, the stored one first. They have no schema in the table: `of_crd` kinds keep
     /// every field.
     pub fn of_crd(crd: &Value) -> Vec<Kind> {
@@ -291,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_definitions_and_bodies() {
+    fn kinds_of_definitions() {
         let crd = crate::tree::json!({"spec": {"group": "mote.dev", "scope": "Namespaced", "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "shortNames": ["wd"]},
             "versions": [{"name": "v0", "served": false}, {"name": "v1", "served": true}, {"name": "v2", "served": true, "storage": true, "subresources": {"status": {}}}]}});
         let kinds = Kind::of_crd(&crd);
@@ -300,7 +280,5 @@ mod tests {
             [("mote.dev/v2".into(), true), ("mote.dev/v1".into(), false)]
         );
         assert_eq!((kinds[0].resource().as_str(), kinds[0].namespaced), ("widgets.mote.dev", true));
-        assert_eq!(Kind::of_body("autoscaling/v1.Scale").map(|k| k.api_version()), Some("autoscaling/v1".into()));
-        assert!(Kind::of_body("v1.Nope").is_none());
     }
 }

@@ -10,7 +10,7 @@
 
 mod check;
 
-use crate::kind::Kind;
+use crate::kind::{Kind, Verbs, split_api_version};
 
 pub use check::{Unknown, check};
 
@@ -264,6 +264,27 @@ fn search(compare: impl Fn(&str) -> std::cmp::Ordering) -> Option<Type<'static>>
 /// The shape of a whole object of a kind; `Raw` for kinds without schema.
 pub fn of(kind: &Kind) -> Shape<'static> {
     find(&kind.type_name).map_or(Shape::Raw, |t| Shape::Struct(t, false))
+}
+
+/// The kind of a body that is no resource of its own (`autoscaling/v1.Scale`, `policy/v1.Eviction`, `authentication.k8s.io/v1.TokenRequest`,
+/// `meta/v1.DeleteOptions`), to check it by its schema. `None` for a type that the table lacks.
+pub fn kind_of_body(type_name: &'static str) -> Option<Kind> {
+    find(type_name)?;
+    let (home, kind) = type_name.rsplit_once('.')?;
+    let (group, version) = split_api_version(home);
+    Some(Kind {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+        plural: kind.to_lowercase().into(),
+        singular: kind.to_lowercase().into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced: false,
+        verbs: Verbs::CreateOnly,
+        subresources: Vec::new(),
+        type_name: type_name.into(),
+    })
 }
 
 #[cfg(test)]
