@@ -166,6 +166,10 @@ pub fn plan(pod: &Pod, facts: &Facts, started: Option<Moment>, ended: bool, now:
 fn keep_up(pod: &Pod, facts: &Facts, now: Moment, plan: &mut Plan) {
     let ready = match &facts.volumes {
         Volumes::Ready => true,
+        Volumes::Stale => {
+            plan.actions.push(Action::MakeVolumes);
+            true
+        }
         Volumes::Failed(failure) if now < retry_at(failure) => {
             plan.at(retry_at(failure));
             false

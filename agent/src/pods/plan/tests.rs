@@ -96,6 +96,15 @@ fn a_new_pod_is_built_bottom_up() {
 }
 
 #[test]
+fn stale_content_holds_nothing_back() {
+    let pod = one("Always");
+    let mut facts = with(&pod, &[]);
+    facts.volumes = Volumes::Stale;
+    facts.images.insert("a".into(), ImageState::Ready { at: at(100) });
+    assert_eq!(say(&plan(&pod, &facts, None, false, at(100))), "volumes, start a 0 0");
+}
+
+#[test]
 fn restart_policies() {
     for (policy, code, expected) in [
         ("Always", 0, "start a 1 1"),
