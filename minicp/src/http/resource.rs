@@ -20,6 +20,23 @@ use crate::api::request::{Target, Verb, WriteOptions};
 use crate::api::write::{Place, Written};
 use crate::auth::review;
 
+/// Kinds whose delete answers with the object even when it is gone at once (upstream's `ReturnDeletedObject`); all others say Success. Clients that parse
+/// answers by the published schema need it so.
+const RETURNED: [&str; 12] = [
+    "CSIDriver.storage.k8s.io",
+    "CSINode.storage.k8s.io",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ResourceQuota",
+    "Service",
+    "ServiceAccount",
+    "StorageClass.storage.k8s.io",
+    "VolumeAttachment.storage.k8s.io",
+    "VolumeAttributesClass.storage.k8s.io",
+];
+
 pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {
     let kind = &target.kind;
     if kind.verbs == Verbs::CreateOnly && target.verb != Verb::Create {
@@ -170,7 +187,7 @@ async fn delete(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
         return Err(Status::method_not_allowed(kind, "delete"));
     }
     let (done, gone) = api.delete(kind, &target.ns, &target.name, &options, &write).await?;
-    if gone && !kind.is("", "Pod") {
+    if gone && !RETURNED.contains(&kind.group_kind().as_str()) {
         let status = Status::deleted(kind, &target.name, meta::uid(&done.value));
         return Ok(answer::value(200, &status_value(&status, &done.value)));
     }
