@@ -7,7 +7,7 @@ use hyper::header::AUTHORIZATION;
 use mote_api::status::Status;
 
 use super::App;
-use super::route::Asked;
+use super::asked::Asked;
 use crate::api::request::{Target, Verb};
 use crate::user::{Attributes, UserInfo};
 

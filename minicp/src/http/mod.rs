@@ -4,6 +4,7 @@
 //! streams; `discovery` and `openapi` describe what is served; `proxy` passes log requests on to node agents.
 
 pub(crate) mod answer;
+pub(crate) mod asked;
 pub(crate) mod body;
 mod discovery;
 mod gate;

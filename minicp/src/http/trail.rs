@@ -9,8 +9,8 @@ use mote_api::tree::Value;
 
 use super::App;
 use super::answer::Answer;
+use super::asked::Asked;
 use super::body::AnswerBody;
-use super::route::Asked;
 use crate::api::request::Target;
 use crate::audit::{Facts, Level, Record};
 use crate::user::UserInfo;

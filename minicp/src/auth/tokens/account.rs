@@ -80,7 +80,8 @@ impl Accounts {
         };
         if !why.is_empty() {
             let error = field::Error::invalid("spec.expirationSeconds", &json!(asked), why);
-            let kind = Kind::of_body("authentication.k8s.io/v1.TokenRequest").ok_or_else(Status::no_such_resource)?;
+            let kind = mote_api::schema::kind_of_body("authentication.k8s.io/v1.TokenRequest")
+                .ok_or_else(Status::no_such_resource)?;
             return Err(Status::invalid(&kind, name, &[error]));
         }
         let mut private = json!({"namespace": ns, "serviceaccount": {"name": name, "uid": meta::uid(&account)}});

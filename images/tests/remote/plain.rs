@@ -1,78 +1,18 @@
-//! Against Debian's real `docker-registry` and `skopeo` on loopback, as root. Without them these tests fail; they are never skipped.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a broken expectation is this program's failure
+//! The whole way against Debian's `docker-registry` and `skopeo`: packed, pushed, pulled, copied; what breaks on the way and what is said.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use mote_images::*;
 
-/// A registry of its own on a free port, ended when dropped.
-struct Registry {
-    child: Child,
-    dir: tempfile::TempDir,
-    addr: SocketAddr,
-}
-
-impl Registry {
-    fn start(extra: &str) -> Registry {
-        let dir = tempfile::Builder::new().prefix("mote-img-registry-").tempdir().unwrap();
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {addr}\n{extra}",
-            dir.path().join("data").display()
-        );
-        std::fs::write(dir.path().join("config.yml"), config).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(dir.path().join("config.yml"))
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("apt-get install docker-registry");
-        let registry = Registry { child, dir, addr };
-        let began = Instant::now();
-        while TcpStream::connect(registry.addr).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", registry.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        registry
-    }
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-    /// Requests answered so far.
-    fn requests(&self) -> usize {
-        std::thread::sleep(Duration::from_millis(100));
-        self.log()
-            .lines()
-            .filter(|line| line.contains("\" 200 ") || line.contains("\" 206 ") || line.contains("\" 404 "))
-            .count()
-    }
-    fn reference(&self, rest: &str) -> Reference {
-        format!("{}/{rest}", self.addr).parse().unwrap()
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::stock::Registry;
 
 fn run(program: &str, args: &[&str]) -> String {
-    let out = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|e| panic!("{program}: {e}: apt-get install {program}"));
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
+    crate::scripted::run(Path::new("/"), program, args)
 }
 
 /// Two layers: the second changes, hides and replaces things of the first.
@@ -139,11 +79,11 @@ fn pull(store: &Store, reference: &Reference) -> Result<Image, Error> {
 #[test]
 fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     let packed = pack(&store, &name, tmp.path());
-    let digest = store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    let digest = store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     assert_eq!(digest, packed.manifest);
 
     // what we pushed, pulled by us into an empty store: the same trees
@@ -229,7 +169,7 @@ fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
 #[test]
 fn the_registrys_reason_reaches_the_user() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let missing = registry.reference("no/such:1");
     let error = pull(&store, &missing).err().unwrap();
@@ -240,7 +180,7 @@ fn the_registrys_reason_reaches_the_user() {
     let config = ImageConfig { platform: "linux/s390x".parse().unwrap(), ..ImageConfig::default() };
     let exe = vec![("/x".to_owned(), PathBuf::from("/proc/self/exe"), 0o755)];
     store.pack(&name, PackSpec::of_files(exe, config), &Cancel::default()).unwrap();
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     let amd = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
     let error = store_in(tmp.path(), "two").pull(&name, &amd, &Silent, &Cancel::default()).err().unwrap();
     assert_eq!(error.to_string(), format!("{name}: no image for linux/amd64, it offers linux/s390x"));
@@ -265,13 +205,15 @@ fn basic_authentication() {
     let htpasswd = tmp.path().join("htpasswd");
     let hash = run("sh", &["-c", "perl -e 'print crypt(\"secret\", \"\\$2y\\$05\\$abcdefghijklmnopqrstuu\")'"]);
     std::fs::write(&htpasswd, format!("me:{hash}\n")).unwrap();
-    let registry = Registry::start(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", htpasswd.display()));
+    let registry =
+        Registry::start("", &format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", htpasswd.display()));
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
     let credentials =
         |password: &str| Some(Credentials { username: "me".into(), password: password.into(), identity_token: None });
-    let push = |credentials| store.push(&name, &name, credentials, &Registries::default(), &Silent, &Cancel::default());
+    let push =
+        |credentials| store.push(&name, &name, credentials, &PullOptions::default(), &Silent, &Cancel::default());
     assert!(matches!(push(None), Err(Error::Unauthorized { .. })));
     push(credentials("secret")).unwrap();
     let other = store_in(tmp.path(), "two");
@@ -336,11 +278,11 @@ fn a_link_that_breaks_costs_no_byte_twice() {
         }
     }
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     let packed = pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     let (addr, sent) = flaky_proxy(registry.addr, 700_000);
     let through: Reference = format!("{addr}/team/app:1").parse().unwrap();
     let resumes = Resumes(Mutex::new(0));
@@ -356,11 +298,11 @@ fn a_link_that_breaks_costs_no_byte_twice() {
 #[test]
 fn a_corrupt_layer_is_refused_and_nothing_stays() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     // flip one byte in the middle of the largest blob the registry stores
     let find = format!("find {} -type f -size +1M", registry.dir.path().join("data").display());
     let blob = PathBuf::from(run("sh", &["-c", &find]).trim());
@@ -382,11 +324,11 @@ fn a_corrupt_layer_is_refused_and_nothing_stays() {
 #[test]
 fn a_full_disk_says_so_and_leaves_nothing() {
     let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::start("");
+    let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
     pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &Registries::default(), &Silent, &Cancel::default()).unwrap();
+    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
     let small = tmp.path().join("small");
     std::fs::create_dir(&small).unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=1m", "mote-img-test", small.to_str().unwrap()]);
