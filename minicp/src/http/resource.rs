@@ -10,7 +10,7 @@ use mote_api::tree::{Value, json, str_at};
 
 use super::answer::{self, Answer, Form};
 use super::asked::{Asked, read_tree};
-use super::{App, proxy, watch};
+use super::{App, proxy, relay, watch};
 use crate::api::admit;
 use crate::api::client::DeleteOptions;
 use crate::api::object;
@@ -47,7 +47,8 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
         (Verb::Get | Verb::Create, sub @ ("exec" | "attach" | "portforward")) => {
             proxy::stream(app, asked, target, sub).await
         }
-        (_, "exec" | "attach" | "portforward" | "proxy") => {
+        (_, "proxy") => relay::answer(app, asked, target, body).await,
+        (_, "exec" | "attach" | "portforward") => {
             Err(Status::new(501, "NotImplemented", format!("{}/{} is not served yet", kind.plural, target.sub)))
         }
         (Verb::Get, "scale") => Ok(answer::value(200, &app.api.get_scale(kind, &target.ns, &target.name).await?)),

@@ -44,6 +44,7 @@ fn map(name: &str, value: &str) -> ConfigMap {
 async fn discovery(client: Client) -> Result<(), Fault> {
     let version = client.apiserver_version().await?;
     check(version.major == "1", "version")?;
+    let mut watches = Vec::new();
     for aggregated in [false, true] {
         let discovery = Discovery::new(client.clone());
         let discovery = if aggregated { discovery.run_aggregated().await? } else { discovery.run().await? };
@@ -56,12 +57,15 @@ async fn discovery(client: Client) -> Result<(), Fault> {
                 let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
                 let list = all.list(&ListParams::default().limit(2)).await.map_err(|e| format!("list {}: {e}", resource.plural))?;
                 check(list.metadata.resource_version.is_some(), format!("{}: a list without version", resource.plural))?;
-                if capabilities.supports_operation(verbs::WATCH) {
-                    let from = list.metadata.resource_version.unwrap_or_default();
-                    let mut events = all.watch(&WatchParams::default().timeout(1), &from).await?.boxed();
-                    if let Some(event) = events.try_next().await? {
-                        check(!matches!(event, WatchEvent::Error(_)), format!("watch {}: {event:?}", resource.plural))?;
-                    }
+                if capabilities.supports_operation(verbs::WATCH) && !aggregated {
+                    let (from, plural) = (list.metadata.resource_version.unwrap_or_default(), resource.plural.clone());
+                    watches.push(async move {
+                        let mut events = all.watch(&WatchParams::default().timeout(1), &from).await?.boxed();
+                        match events.try_next().await? {
+                            Some(event @ WatchEvent::Error(_)) => Err(format!("watch {plural}: {event:?}").into()),
+                            _ => Ok::<(), Fault>(()),
+                        }
+                    });
                 }
                 check(capabilities.scope == Scope::Cluster || !capabilities.subresources.iter().any(|(r, _)| r.kind.is_empty()), "subresources")?;
                 kinds += 1;
@@ -69,7 +73,7 @@ async fn discovery(client: Client) -> Result<(), Fault> {
         }
         check(kinds >= 35, format!("{kinds} kinds"))?;
     }
-    Ok(())
+    futures::future::try_join_all(watches).await.map(|_| ())
 }
 
 async fn objects(client: Client, ns: &str) -> Result<(), Fault> {
@@ -97,7 +101,7 @@ async fn objects(client: Client, ns: &str) -> Result<(), Fault> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), ns);
     let request = serde_json::from_value(json!({"spec": {"audiences": ["a"], "expirationSeconds": 600}}))?;
     let token = accounts.create_token_request("default", &PostParams::default(), &request).await?;
-    check(token.status.is_some_and(|s| s.token.split('.').count() == 3), "a token")?;
+    check(token.status.and_then(|s| s.token).is_some_and(|t| t.split('.').count() == 3), "a token")?;
     // Dynamic, and what the server thinks of nonsense.
     let secrets: Api<DynamicObject> = Api::namespaced_with(client, ns, &ApiResource::erase::<Secret>(&()));
     let mut bad: DynamicObject = serde_json::from_value(json!({"metadata": {"name": "s"}, "dta": {"a": "b"}}))?;
