@@ -6,6 +6,7 @@ use mote_images::Image;
 use mote_runtime::container::Process;
 
 use super::probes::Probing;
+use super::tokens::TokenCache;
 use crate::clock::Moment;
 use crate::pods::model::{Failure, ImageState, Instance, Probed, Sandbox, Stopping, Volumes};
 
@@ -14,6 +15,7 @@ use crate::pods::model::{Failure, ImageState, Instance, Probed, Sandbox, Stoppin
 pub(super) struct Memory {
     pub(super) volumes: Volumes,
     pub(super) volumes_at: Moment,
+    pub(super) tokens: TokenCache,
     pub(super) sandbox: Sandbox,
     pub(super) images: BTreeMap<String, ImageState>,
     pub(super) found: BTreeMap<String, Image>,

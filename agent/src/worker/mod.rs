@@ -8,6 +8,7 @@ pub mod mirror;
 mod observe;
 mod probes;
 mod say;
+mod tokens;
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -11,15 +11,18 @@ use crate::pods::model::{Pod, Source, Volumes};
 use crate::pods::volumes::{self, Content, Tokens};
 use crate::worker::describe::{addresses, me, refs};
 use crate::worker::memory::Memory;
+use crate::worker::tokens::TokenCache;
 
 /// Tokens of projected volumes, by audience. A server without token requests gives none, and the file is left out.
-async fn tokens(agent: &Agent, pod: &Pod) -> Tokens {
-    let mut out = Tokens::new();
-    let Some(client) = agent.client.as_ref().filter(|_| pod.source == Source::Api) else { return out };
+async fn tokens(agent: &Agent, pod: &Pod, held: &mut TokenCache) -> Tokens {
+    let Some(client) = agent.client.as_ref().filter(|_| pod.source == Source::Api) else { return Tokens::new() };
     for volume in list_at(&pod.object, &["spec", "volumes"]) {
         for source in list_at(volume, &["projected", "sources"]) {
             let Some(wanted) = at(source, &["serviceAccountToken"]) else { continue };
             let audience = str_at(wanted, &["audience"]);
+            if held.has(audience, Moment::now()) {
+                continue;
+            }
             let account = match str_at(&pod.object, &["spec", "serviceAccountName"]) {
                 "" => "default",
                 name => name,
@@ -31,14 +34,12 @@ async fn tokens(agent: &Agent, pod: &Pod) -> Tokens {
                 "expirationSeconds": i64_at(wanted, &["expirationSeconds"]).unwrap_or(3600),
                 "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid.as_str()}}});
             match client.create(&target, &request).await {
-                Ok(answer) => {
-                    out.insert(audience.to_owned(), str_at(&answer, &["status", "token"]).to_owned());
-                }
+                Ok(answer) => held.keep(audience, &answer, Moment::now()),
                 Err(error) => log::debug!("request token for pod {}: {error}", pod.key()),
             }
         }
     }
-    out
+    held.tokens()
 }
 
 /// Fills all volumes, or says which one cannot be filled.
@@ -50,7 +51,7 @@ pub(super) async fn make(agent: &Rc<Agent>, pod: &Rc<Pod>, memory: &mut Memory) 
             return Ok(());
         }
         let refs = refs(agent, pod).await?;
-        let tokens = tokens(agent, pod).await;
+        let tokens = tokens(agent, pod, &mut memory.tokens).await;
         let addresses = addresses(agent, &memory.sandbox);
         volumes::make(
             pod,
