@@ -24,8 +24,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
+use crate::store::etcd::EtcdStore;
 use crate::store::log::LogStore;
-use crate::store::{Store, sealed};
+use crate::store::snapshot::schedule::Source;
+use crate::store::{Store, sealed, snapshot};
 use crate::{Dial, seed};
 
 /// Bytes between the two ends of a connection in memory.
@@ -65,8 +67,11 @@ impl Server {
         pki::files::make_private_dir(&config.data_dir)
             .map_err(|e| StartError(format!("make data folder {}: {e}", config.data_dir.display())))?;
         // The store's lock first: two servers on one folder must not both make a CA.
-        let store: Rc<dyn Store> =
-            Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
+        let store = open_store(&config).await?;
+        let source = match config.etcd {
+            Some(_) => Source::Engine(store.clone()),
+            None => Source::Folder(config.data_dir.join("store")),
+        };
         let encryption = optional(&config.data_dir.join("encryption.yaml"))?;
         let store = match sealed::open(store.clone(), encryption.as_deref()).await {
             Ok(sealed) => sealed,
@@ -118,6 +123,10 @@ impl Server {
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
+        if let Some(schedule) = config.backup.clone() {
+            let api = app.api.clone();
+            tokio::task::spawn_local(snapshot::schedule::run(source, schedule, move || api.now()));
+        }
         Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))
     }
     /// `https://ADDRESS:PORT`
@@ -197,6 +206,14 @@ impl Certificates {
             account_keys: pki::account_keys(dir).map_err(StartError::from)?,
         })
     }
+}
+
+/// The engine that the configuration names. Values are as they are stored: not opened yet.
+async fn open_store(config: &Config) -> Result<Rc<dyn Store>, StartError> {
+    Ok(match &config.etcd {
+        Some(etcd) => Rc::new(EtcdStore::open(etcd).await.map_err(StartError::from)?),
+        None => Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?),
+    })
 }
 
 /// A file that need not be there.

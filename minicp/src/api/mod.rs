@@ -30,7 +30,7 @@ use crate::auth::rbac::rule::Rule;
 use crate::auth::{node, rbac};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::store::{Class, CommitError, Compacted, Store};
+use crate::store::{Class, CommitError, ReadError, Store};
 
 /// Bytes of one stored object.
 pub const OBJECT_BYTES_MAX: usize = 1_536 << 10;
@@ -122,8 +122,11 @@ pub(crate) fn class_of(kind: &Kind) -> Class {
     }
 }
 
-pub(crate) fn compacted(e: Compacted) -> Status {
-    Status::too_old(e.wanted.0, e.oldest.0)
+pub(crate) fn compacted(e: impl Into<ReadError>) -> Status {
+    match e.into() {
+        ReadError::Compacted(e) => Status::too_old(e.wanted.0, e.oldest.0),
+        e @ ReadError::Unavailable(_) => Status::new(503, "ServiceUnavailable", e.to_string()),
+    }
 }
 
 /// A refused commit as clients see it; conflicts are for the caller.
