@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use meter::Meter;
-use mote_images::{Observer, Progress};
+use mote_images::{Digest, Observer, Progress};
 
 /// Between two drawings.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -64,6 +64,8 @@ enum Phase {
     Coming,
     Ready,
     Present,
+    /// The registry has it already.
+    There,
 }
 
 impl Shown {
@@ -94,13 +96,17 @@ impl State {
             }
             Progress::Present { index, .. } => self.end(index, Phase::Present),
             Progress::Extracted { index, .. } => self.end(index, Phase::Ready),
-            Progress::Layer { index, digest, bytes } => {
-                if index == self.layers.len() {
-                    self.layers.push(LayerLine::default()); // a push sends the configuration too
-                }
+            Progress::Pushed { index, digest, bytes, present } => {
                 if let Some(layer) = self.layers.get_mut(index) {
-                    layer.name = digest.hex().chars().take(12).collect();
-                    (layer.size, layer.phase) = (bytes, Phase::Coming);
+                    layer.begin(&digest, bytes);
+                    layer.done = bytes;
+                }
+                self.end(index, if present { Phase::There } else { Phase::Ready });
+            }
+            Progress::Layer { index, digest, bytes } => {
+                if let Some(layer) = self.layers.get_mut(index) {
+                    // A push may begin with fetching what was dropped here.
+                    layer.begin(&digest, bytes);
                 }
             }
             Progress::Bytes { index, done } => {
@@ -168,6 +174,11 @@ impl State {
 }
 
 impl LayerLine {
+    fn begin(&mut self, digest: &Digest, size: u64) {
+        let name = digest.hex().chars().take(12).collect();
+        *self = LayerLine { name, size, done: 0, phase: Phase::Coming, meter: Meter::default() };
+    }
+
     fn line(&self, columns: usize) -> String {
         let bar = |full: u64| {
             let filled = usize::try_from(full * 20 / self.size.max(1)).unwrap_or(20).min(20);
@@ -177,6 +188,7 @@ impl LayerLine {
         let text = match self.phase {
             Phase::Waiting => format!("  {name:12}  waiting"),
             Phase::Present => format!("  {name:12}  is here already"),
+            Phase::There => format!("  {name:12}  is there already"),
             Phase::Ready => format!("  {name:12}  {} {}, done", bar(self.size), bytes_text(self.size)),
             Phase::Coming => format!(
                 "  {name:12}  {} {} of {}{}",

@@ -47,8 +47,8 @@ pub const REDIRECTS_MAX: usize = 5;
 pub const ATTEMPTS_MAX: u32 = 5;
 /// Bytes of an error body or a token answer that are read.
 pub const ANSWER_BYTES_MAX: u64 = 256 << 10;
-/// Bytes of one part of a chunked upload.
-pub const UPLOAD_CHUNK_BYTES: u64 = 16 << 20;
+/// Bytes of a blob that is uploaded by one request; a larger one can go on where its upload was cut.
+pub const UPLOAD_WHOLE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of /etc/hosts, resolv.conf and registry configuration that are read.
 pub const HOST_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Name servers of resolv.conf that are asked (MAXNS of resolv.conf(5)).

@@ -24,6 +24,8 @@ pub enum Progress {
     NoRanges { index: usize, lost: u64 },
     /// A layer is verified and in its place; `bytes` of files.
     Extracted { index: usize, diff_id: DiffId, bytes: u64 },
+    /// The registry has a layer of `bytes` compressed: uploaded now, or `present` there already.
+    Pushed { index: usize, digest: Digest, bytes: u64, present: bool },
     /// All of it is in place.
     Done { id: Digest },
 }

@@ -128,21 +128,9 @@ fn a_registry_without_ranges_is_asked_from_the_start_and_that_is_said() {
     assert!(heard.iter().any(|progress| matches!(progress, Progress::NoRanges { index: 0, lost } if *lost > 0)));
 }
 
-/// The child half of the next test: pulls, and is killed meanwhile.
-#[test]
-fn child_that_pulls() {
-    let (Ok(dir), Ok(name)) = (std::env::var("MOTE_TEST_PULL_INTO"), std::env::var("MOTE_TEST_PULL")) else { return };
-    pull(&Store::open(Path::new(&dir)).unwrap(), &name.parse().unwrap());
-}
-
 fn child(dir: &Path, name: &Reference) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_that_pulls", "--nocapture"])
-        .env("MOTE_TEST_PULL_INTO", dir)
-        .env("MOTE_TEST_PULL", name.to_string())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pull-alone"));
+    command.arg(dir).arg(name.to_string()).stdout(Stdio::null()).spawn().unwrap()
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mote_api::time::Time;
 use rustls::{ClientConfig, ServerConfig};
@@ -16,19 +17,20 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
 use crate::api::client::Client;
+use crate::api::events::EVENT_TTL_SECONDS;
 use crate::audit::Audit;
-use crate::auth::UserInfo;
-use crate::auth::rbac::bootstrap;
+use crate::auth::bootstrap;
 use crate::auth::tokens::{Tokens, account::Accounts};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
-use crate::store::etcd::EtcdStore;
+use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::store::log::LogStore;
 use crate::store::snapshot::schedule::Source;
 use crate::store::{Store, sealed, snapshot};
-use crate::{Dial, seed};
+use crate::user::UserInfo;
+use crate::{Dial, control, seed};
 
 /// Bytes between the two ends of a connection in memory.
 const DUPLEX_BYTES: usize = 64 << 10;
@@ -55,7 +57,7 @@ struct Running {
     admin: Identity,
     stop: watch::Sender<bool>,
     /// Scheduler and controllers, until the server stops.
-    controllers: RefCell<Option<crate::controllers::Running>>,
+    controllers: RefCell<Option<control::Running>>,
 }
 
 impl Server {
@@ -119,7 +121,7 @@ impl Server {
             watches: Cell::new(0),
         });
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
-        let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        let controllers = config.controllers.then(|| control::spawn_all(&client, &config));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
@@ -211,7 +213,11 @@ impl Certificates {
 /// The engine that the configuration names. Values are as they are stored: not opened yet.
 async fn open_store(config: &Config) -> Result<Rc<dyn Store>, StartError> {
     Ok(match &config.etcd {
-        Some(etcd) => Rc::new(EtcdStore::open(etcd).await.map_err(StartError::from)?),
+        Some(etcd) => {
+            let event_ttl = Duration::from_secs(u64::try_from(EVENT_TTL_SECONDS).unwrap_or(0));
+            let etcd = EtcdConfig { event_ttl, ..etcd.clone() };
+            Rc::new(EtcdStore::open(&etcd).await.map_err(StartError::from)?)
+        }
         None => Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?),
     })
 }

@@ -250,8 +250,7 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
             let mut options = pull_options(&args)?;
             // One registry's credentials are not for another's.
             options.credentials = options.credentials.filter(|_| from.registry() == to.registry());
-            let _loan = store.borrow_blobs(&from, &options, &Shown::new(""), &cancel)?;
-            let digest = store.push(&from, &to, credentials(&args)?, &args.registries, &Shown::new(""), &cancel)?;
+            let digest = store.push(&from, &to, credentials(&args)?, &options, &Shown::new(""), &cancel)?;
             println!("{to} {digest}");
         }
         ("pack", [text]) => {

@@ -328,6 +328,8 @@ pub enum Volumes {
     None,
     /// There.
     Ready,
+    /// There; their content may have changed since.
+    Stale,
     /// Could not be made.
     Failed(Failure),
 }

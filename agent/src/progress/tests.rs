@@ -27,6 +27,38 @@ fn what_was_here_already_has_no_last_line() {
 }
 
 #[test]
+fn a_push_counts_what_the_registry_has() {
+    let start = Instant::now();
+    let mut state = State::new(start);
+    let digest = mote_images::Digest::of(b"x");
+    let name: String = digest.hex().chars().take(12).collect();
+    for progress in [
+        Progress::Resolved { manifest: digest, layers: 3, bytes: 600_000 },
+        Progress::Pushed { index: 0, digest, bytes: 100_000, present: true },
+        // dropped here: fetched, then uploaded
+        Progress::Layer { index: 1, digest, bytes: 200_000 },
+        Progress::Bytes { index: 1, done: 200_000 },
+        Progress::Layer { index: 1, digest, bytes: 200_000 },
+        Progress::Bytes { index: 1, done: 50_000 },
+    ] {
+        state.hear(progress, start);
+    }
+    assert_eq!(
+        state.picture(24, 200),
+        [
+            format!("  {name}  is there already"),
+            format!("  {name}  [=====               ] 50 kB of 200 kB"),
+            "  -             waiting".to_owned(),
+            "1 of 3 layers, 150 kB of 600 kB".to_owned(),
+        ]
+    );
+    state.hear(Progress::Pushed { index: 1, digest, bytes: 200_000, present: false }, start);
+    state.hear(Progress::Pushed { index: 2, digest, bytes: 300_000, present: false }, start);
+    assert_eq!(state.picture(24, 200)[1..4][0], format!("  {name}  [====================] 200 kB, done"));
+    assert_eq!(state.line(), "3 of 3 layers, 600 kB of 600 kB");
+}
+
+#[test]
 fn each_layer_has_its_line() {
     let start = Instant::now();
     let mut state = State::new(start);

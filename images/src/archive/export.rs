@@ -58,7 +58,7 @@ impl Store {
     ) -> Result<(), Error> {
         let inner = &*self.inner;
         let _writing = inner.writing()?;
-        let whole = Whole::of(inner, reference)?;
+        let whole = Whole::with_layers(inner, reference)?;
         if format == ArchiveFormat::OciLayout && to.symlink_metadata().is_ok() {
             return Err(Error::refused(to.display().to_string(), "it exists already"));
         }

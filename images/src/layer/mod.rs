@@ -18,4 +18,4 @@ pub mod tree;
 pub mod unpack;
 
 pub use codec::Codec;
-pub use unpack::{Unpacked, unpack};
+pub use unpack::{Onto, Unpacked, unpack};

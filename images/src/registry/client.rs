@@ -1,16 +1,16 @@
 //! Requests to one repository: whom to ask, authentication, redirects, retries. Decisions are in [`super::auth`], [`super::hosts`] and
-//! [`super::url`].
+//! [`super::url`]; one exchange is [`super::place`]'s.
 
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::auth::{Answer, answer, basic, redirect};
-use super::hosts::{Disk, Endpoint, Need, endpoints};
-use super::transport::{Http, Payload, Response, Trust, without_query};
+use super::auth::redirect;
+use super::hosts::{Disk, Need, endpoints};
+use super::place::Place;
+use super::transport::{Payload, Response, without_query};
 use super::url::{Url, encode};
 use super::{Credentials, Registries};
 use crate::digest::Digest;
@@ -35,24 +35,12 @@ pub struct Request<'a> {
     pub right: Right,
 }
 
-/// A mirror or the registry itself, and what we learned about it.
-struct Place {
-    endpoint: Endpoint,
-    http: Http,
-    /// `Authorization` for this host.
-    authorization: Mutex<Option<String>>,
-    /// It answered by TLS where plain HTTP was guessed.
-    tls: AtomicBool,
-    /// A mirror that failed: not asked again by this client.
-    down: AtomicBool,
-}
-
 /// A connection to the registry (and mirrors) of one repository; shared by the threads of a pull.
 pub struct Client {
-    reference: Reference,
+    pub(super) reference: Reference,
     /// The caller's, for the registry itself.
-    credentials: Option<Credentials>,
-    registries: Registries,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) registries: Registries,
     /// In the order to ask: mirrors, then the registry itself.
     places: Vec<Place>,
     cancel: Cancel,
@@ -66,19 +54,8 @@ impl Client {
         registries: &Registries,
         cancel: &Cancel,
     ) -> Result<Client, Error> {
-        let places = endpoints(reference, registries, &Disk)?.into_iter().map(|mut endpoint| {
-            let mut ca_pem = std::mem::take(&mut endpoint.ca_pem);
-            ca_pem.extend(&registries.ca_pem);
-            let client = std::mem::take(&mut endpoint.client);
-            let trust = Trust { ca_pem, client, skip_verify: endpoint.skip_verify, mirror: endpoint.mirror };
-            Place {
-                endpoint,
-                http: Http::new(trust),
-                authorization: Mutex::default(),
-                tls: AtomicBool::new(false),
-                down: AtomicBool::new(false),
-            }
-        });
+        let places = endpoints(reference, registries, &Disk)?;
+        let places = places.into_iter().map(|endpoint| Place::new(endpoint, &registries.ca_pem));
         Ok(Client {
             reference: reference.clone(),
             credentials,
@@ -193,6 +170,12 @@ impl Client {
         }
     }
 
+    /// As [`Client::request`], but without another try where the connection breaks or the registry is busy.
+    pub fn once(&self, request: &Request<'_>) -> Result<(Url, Response), Error> {
+        self.cancel.check()?;
+        self.follow(request)
+    }
+
     fn place(&self, index: usize) -> Option<&Place> {
         self.places.get(index)
     }
@@ -257,132 +240,6 @@ impl Client {
         }
         Err(Error::Cancelled)
     }
-
-    /// The `Authorization` that answers a 401.
-    fn challenged(
-        &self,
-        request: &Request<'_>,
-        place: &Place,
-        url: &Url,
-        response: &Response,
-    ) -> Result<String, Error> {
-        let challenges: Vec<String> = response
-            .headers()
-            .get_all("www-authenticate")
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .map(str::to_owned)
-            .collect();
-        let actions = match request.right {
-            Right::Pull => "pull",
-            Right::Push => "pull,push",
-        };
-        let scope = format!("repository:{}:{actions}", self.reference.repository());
-        let credentials = self.credentials_of(place)?;
-        match answer(url, &challenges, credentials.as_ref(), &scope) {
-            Answer::Authorize(value) => Ok(value),
-            Answer::Token { url, authorization } => self.token(place, &url, authorization, None),
-            Answer::Exchange { url, form, instead } => match self.token(place, &url, None, Some(form)) {
-                // Not every token server knows OAuth2; those take the token as a password.
-                Err(Error::Network { retryable: false, .. } | Error::NotFound { .. }) => {
-                    self.token(place, &instead, credentials.as_ref().map(basic), None)
-                }
-                done => done,
-            },
-            Answer::Refused(why) => Err(Error::Unauthorized { what: self.reference.to_string(), reason: why }),
-        }
-    }
-
-    /// What the caller gave is for the registry itself and never for a mirror; what the docker configuration says is by host.
-    fn credentials_of(&self, place: &Place) -> Result<Option<Credentials>, Error> {
-        if !place.endpoint.mirror && self.credentials.is_some() {
-            return Ok(self.credentials.clone());
-        }
-        let Some(path) = &self.registries.docker_config else { return Ok(None) };
-        let host = if place.endpoint.mirror { &place.endpoint.base.authority } else { self.reference.registry() };
-        Credentials::from_docker_config_file(path, host, self.reference.repository())
-    }
-
-    fn token(
-        &self,
-        place: &Place,
-        url: &Url,
-        authorization: Option<String>,
-        form: Option<String>,
-    ) -> Result<String, Error> {
-        let what = format!("token from {}", without_query(url));
-        let own_host = url.authority == place.endpoint.base.authority;
-        let mut headers: Vec<(&str, String)> =
-            authorization.into_iter().map(|value| ("authorization", value)).collect();
-        let response = match &form {
-            None => place.http.send("GET", url, &headers, &Payload::None, own_host)?,
-            Some(form) => {
-                headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
-                place.http.send("POST", url, &headers, &Payload::Bytes(form.as_bytes()), own_host)?
-            }
-        };
-        let status = response.status().as_u16();
-        let body = read_all(response);
-        if status != 200 {
-            let reason = reason(status, &body);
-            return Err(match status {
-                404 => Error::NotFound { what, reason },
-                400..=403 => Error::Unauthorized { what, reason },
-                _ => Error::Network { what, why: reason, retryable: status >= 500 || status == 429 },
-            });
-        }
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let token = ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str());
-        match token {
-            Some(token) if !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()) => {
-                Ok(format!("Bearer {token}"))
-            }
-            _ => Err(Error::Unauthorized { what, reason: "the answer contains no token".to_owned() }),
-        }
-    }
-}
-
-impl Place {
-    fn known(&self) -> Option<String> {
-        self.authorization.lock().ok()?.clone()
-    }
-
-    /// The URL with the scheme this host turned out to speak.
-    fn seen(&self, url: Url) -> Url {
-        let tls = self.tls.load(Ordering::Relaxed) && url.authority == self.endpoint.base.authority;
-        Url { https: url.https || tls, ..url }
-    }
-
-    /// One exchange. A registry on loopback that answers nonsense to plain HTTP is asked by HTTPS, unless plain HTTP was configured.
-    fn send(
-        &self,
-        request: &Request<'_>,
-        url: &Url,
-        headers: &[(&str, String)],
-        own_host: bool,
-    ) -> Result<Response, Error> {
-        let url = self.seen(url.clone());
-        let done = self.http.send(request.method, &url, headers, &request.payload, own_host);
-        let may_be_tls = self.endpoint.guessed && !url.https && url.authority == self.endpoint.base.authority;
-        let is_nonsense = match &done {
-            Ok(response) => {
-                response.status().as_u16() == 400 && header(response, "docker-distribution-api-version").is_none()
-            }
-            Err(Error::Network { why, .. }) => !why.contains("refused") && !why.contains("timed out"),
-            Err(_) => false,
-        };
-        if !may_be_tls || !is_nonsense {
-            return done;
-        }
-        let secure = self.http.send(request.method, &Url { https: true, ..url }, headers, &request.payload, own_host);
-        match &secure {
-            Err(Error::Network { why, .. }) if !why.starts_with("TLS: the registry") => done,
-            _ => {
-                self.tls.store(true, Ordering::Relaxed);
-                secure
-            }
-        }
-    }
 }
 
 /// A header's text.
@@ -391,7 +248,7 @@ pub fn header(response: &Response, name: &str) -> Option<String> {
 }
 
 /// Up to [`ANSWER_BYTES_MAX`] bytes of a body, as far as they come.
-fn read_all(response: Response) -> Vec<u8> {
+pub(super) fn read_all(response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     let _ = response.into_body().into_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut body); // only to quote from
     body
@@ -416,7 +273,7 @@ fn jittered(attempt: u32, chance: u32) -> Duration {
 }
 
 /// What the registry says went wrong: the messages of its error document, else the status (distribution specification, "Error Codes").
-fn reason(status: u16, body: &[u8]) -> String {
+pub(super) fn reason(status: u16, body: &[u8]) -> String {
     let document: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut said: Vec<String> = Vec::new();
     for error in document.get("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default().iter().take(4)

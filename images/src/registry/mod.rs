@@ -7,10 +7,13 @@ pub mod client;
 mod credentials;
 mod helper;
 pub mod hosts;
+mod place;
 pub mod proxy;
 pub mod push;
+mod token;
 pub mod toml;
 pub mod transport;
+pub mod upload;
 pub mod url;
 
 use std::path::{Path, PathBuf};

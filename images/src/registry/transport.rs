@@ -36,7 +36,7 @@ pub enum Payload<'a> {
     Bytes(&'a [u8]),
     /// Opens the content anew for every attempt; the length is known.
     Stream {
-        open: &'a dyn Fn() -> Result<Box<dyn Read>, Error>,
+        open: &'a dyn Fn() -> Result<Box<dyn Read + 'a>, Error>,
         length: u64,
     },
 }
@@ -166,7 +166,8 @@ impl Http {
             Payload::Bytes(bytes) => agent.run(request.body(*bytes).map_err(built)?),
             Payload::Stream { open, length } => {
                 let request = request.header("content-length", length.to_string());
-                agent.run(request.body(SendBody::from_owned_reader(open()?)).map_err(built)?)
+                let mut content = open()?;
+                agent.run(request.body(SendBody::from_reader(&mut content)).map_err(built)?)
             }
         };
         done.map_err(|e| network_error(what(), &e))
@@ -231,6 +232,9 @@ fn network_error(what: String, e: &ureq::Error) -> Error {
     Error::Network { what, why, retryable }
 }
 
+/// What answers is no TLS at all.
+pub const NO_TLS: &str = "the registry does not speak TLS";
+
 /// TLS alerts in the words of someone who has to mend it.
 fn tls_words(e: &rustls::Error) -> String {
     use rustls::CertificateError as C;
@@ -241,6 +245,10 @@ fn tls_words(e: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(
             C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
         ) => "the registry's certificate is not valid now; is this machine's clock right?",
+        rustls::Error::InvalidCertificate(C::Other(why)) if why.to_string().contains("CaUsedAsEndEntity") => {
+            "the registry's certificate is an authority's own; have one signed by it, or set skip_verify in a hosts.toml"
+        }
+        rustls::Error::InvalidMessage(_) => return NO_TLS.to_owned(),
         rustls::Error::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "the registry's certificate is for another name"
         }

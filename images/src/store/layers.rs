@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::partial::{Partial, Spooled};
 use super::record::{self, LayerRecord};
 use super::{Inner, read_bounded};
-use crate::layer::{Unpacked, unpack};
+use crate::layer::{Onto, Unpacked, unpack};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::manifest::Descriptor;
 use crate::{Cancel, DiffId, Error, Observer, Progress};
@@ -160,7 +160,8 @@ impl Inner {
         let list_file = File::create(&list).map_err(|e| Error::io("create", &list, e))?;
         let input = Exact { inner: input, left: want.size, what: &what };
         let progress = |done| intake.observer.event(Progress::Bytes { index: intake.index, done });
-        let done = unpack(input, &what, &fs, list_file, &progress, intake.cancel)?;
+        let onto = Onto { what: &what, fs: &fs, list: list_file, progress: &progress, cancel: intake.cancel };
+        let done = unpack(input, onto)?;
         check(&what, &done, diff_id, want)?;
         if !done.open.is_empty() {
             let path = work.0.join("open");
@@ -173,7 +174,7 @@ impl Inner {
             blob_bytes: done.blob_bytes,
             file_bytes: done.file_bytes,
             entries: done.entries,
-            implicit: Vec::new(), // in the file `open`: there may be many
+            open: !done.open.is_empty(),
             volatile_since,
         };
         Ok((work, record))

@@ -5,6 +5,7 @@ pub mod gc;
 mod hold;
 pub mod layers;
 pub mod layout;
+mod loan;
 pub mod partial;
 pub mod record;
 mod repair;
@@ -20,7 +21,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use gc::{GcPolicy, Swept};
 pub use layout::Space;
-pub use repair::{Loan, can_fetch};
+pub(crate) use loan::Lender;
+pub use loan::Loan;
+pub use repair::can_fetch;
 pub use usage::Usage;
 pub use verify::{Damage, Part};
 

@@ -1,21 +1,18 @@
-//! Making whole again: damaged or missing documents and layers are fetched anew, just those, by digest; and compressed layers that were
-//! dropped after unpacking come back when someone needs them (push, export). What no registry has is left as it is and said.
+//! Making whole again: damaged or missing documents and layers are fetched anew, just those, by digest. What no registry has is left as it
+//! is and said.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::hold::Names;
-use super::partial::Spooled;
 use super::record::ImageRecord;
 use super::verify::Part;
 use super::{Damage, Inner, Store};
-use crate::digest::Hasher;
-use crate::layer::hashing::Hashing;
-use crate::manifest::{self, Descriptor, Document, Manifest};
-use crate::pull::{BlobPolicy, PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
+use crate::manifest::{self, Document, Manifest};
+use crate::pull::{PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
 use crate::registry::blob::Blob;
 use crate::registry::client::Client;
-use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Reference, Registries};
+use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Reference, Registries};
 
 /// Whether the registry would give an image again. One that wants other credentials than ours is there, and so are they who have them.
 pub fn can_fetch(reference: &Reference, digest: &Digest, registries: &Registries, cancel: &Cancel) -> bool {
@@ -26,20 +23,6 @@ pub fn can_fetch(reference: &Reference, digest: &Digest, registries: &Registries
         Err(e) => {
             log::info!("image {reference} stays: {e}");
             false
-        }
-    }
-}
-
-/// Compressed layers that are in the store for a while; those that were fetched for it go when this is dropped.
-pub struct Loan {
-    store: Store,
-    fetched: Vec<Descriptor>,
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        for blob in &self.fetched {
-            let _ = self.store.inner.layout.disk.unlink(&self.store.inner.layout.blob(&blob.digest)); // a sweep takes it
         }
     }
 }
@@ -65,9 +48,19 @@ impl Store {
                     left.push(Damage { part: found.part.clone(), why });
                 }
                 Part::Layer(diff_id) => drop(anew.insert(*diff_id)),
+                // The next pull fetches it from its start.
+                Part::Partial(name) => inner.discard_partial(name),
+                Part::Record(name) => {
+                    let path = inner.layout.dir("images").join(name);
+                    inner.layout.disk.unlink(&path).map_err(|e| Error::io("delete", &path, e))?;
+                    let why = format!("{}; which image it was is lost: pull it again", found.why);
+                    left.push(Damage { part: found.part.clone(), why });
+                }
                 Part::Blob(_) | Part::Image(_) => {}
             }
         }
+        // Links into a layer that is replaced lead to what was there before: the top layers of all its images are made anew.
+        let replaced = anew.clone();
         let lost: BTreeSet<&str> = damage
             .iter()
             .filter_map(|found| if let Part::Blob(hex) = &found.part { Some(hex.as_str()) } else { None })
@@ -80,7 +73,7 @@ impl Store {
         let mut restored = BTreeSet::new();
         for record in inner.image_records()? {
             cancel.check()?;
-            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| anew.contains(diff_id))
+            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| replaced.contains(diff_id))
                 || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
                 || damage.iter().any(|found| matches!(&found.part, Part::Image(name) if *name == record.reference))
                 || !matches!(inner.image(&record), Ok(Some(_)));
@@ -103,42 +96,6 @@ impl Store {
             }
         }
         Ok(left)
-    }
-
-    /// Makes every compressed layer of an image be here, fetching those that were dropped.
-    pub fn borrow_blobs(
-        &self,
-        reference: &Reference,
-        options: &PullOptions,
-        observer: &dyn Observer,
-        cancel: &Cancel,
-    ) -> Result<Loan, Error> {
-        let inner = &*self.inner;
-        let absent = |reason: &str| Error::NotFound { what: reference.to_string(), reason: reason.to_owned() };
-        let record = inner.image_record(reference)?.ok_or_else(|| absent("no such image in the store"))?;
-        let manifest = inner.manifest(&record)?.ok_or_else(|| absent("its manifest is missing"))?;
-        let mut loan = Loan { store: self.clone(), fetched: Vec::new() };
-        let missing: Vec<(usize, &Descriptor)> =
-            manifest.layers.iter().enumerate().filter(|(_, blob)| inner.kept_blob(blob).is_none()).collect();
-        if missing.is_empty() {
-            return Ok(loan);
-        }
-        if record.local {
-            return Err(absent(
-                "its compressed layers were not kept, and it is in no registry; import it with --keep-blobs",
-            ));
-        }
-        let client = Client::new(reference, options.credentials.clone(), &options.registries, cancel)?;
-        let bytes = missing.iter().map(|(_, blob)| blob.size).sum();
-        observer.event(Progress::Resolved { manifest: record.manifest, layers: manifest.layers.len(), bytes });
-        for (index, blob) in missing {
-            observer.event(Progress::Layer { index, digest: blob.digest, bytes: blob.size });
-            inner.fetch_blob(&client, blob, index, observer, cancel)?;
-            if options.blobs == BlobPolicy::Drop || !options.blobs.keeps(inner) {
-                loan.fetched.push(blob.clone());
-            }
-        }
-        Ok(loan)
     }
 }
 
@@ -211,54 +168,5 @@ impl Inner {
             Some(_) => Ok(()),
             None => Err(Error::corrupt(what, "a layer vanished while the image was repaired")),
         }
-    }
-
-    /// Fetches a compressed layer into `blobs/`, on from where an earlier attempt stopped.
-    fn fetch_blob(
-        &self,
-        client: &Client,
-        want: &Descriptor,
-        index: usize,
-        observer: &dyn Observer,
-        cancel: &Cancel,
-    ) -> Result<(), Error> {
-        let what = format!("layer {}", want.digest);
-        let _writing = self.writing()?;
-        loop {
-            let by = "another process, which fetches it".to_owned();
-            let partial = self.partial(&want.digest)?.ok_or_else(|| Error::InUse { what: what.clone(), by })?;
-            let from = partial.length();
-            let blob = Blob::new(client, &want.digest, want.size, index, observer).starting_at(from);
-            let mut hashing = Hashing::new(Spooled::new(Some(partial), true, want.size, blob), want.size);
-            let done = drain(&mut hashing, cancel, |done| observer.event(Progress::Bytes { index, done }));
-            let (hasher, _, spooled) = hashing.finish();
-            let partial = spooled.into_partial();
-            done.map_err(|e| match e.downcast::<Error>() {
-                Ok(own) => own,
-                Err(e) => Error::corrupt(what.clone(), e.to_string()),
-            })?;
-            let digest = hasher.map(Hasher::digest).ok_or_else(|| Error::corrupt(what.clone(), "was not hashed"))?;
-            match partial {
-                Some(partial) if digest == want.digest => return partial.keep(&self.layout.blob(&want.digest)),
-                Some(partial) => partial.discard(),
-                None => {}
-            }
-            if from == 0 {
-                return Err(Error::corrupt(what, format!("its bytes have the digest {digest}")));
-            }
-        }
-    }
-}
-
-fn drain<R: Read>(from: &mut Hashing<R>, cancel: &Cancel, told: impl Fn(u64)) -> std::io::Result<()> {
-    use std::io::BufRead;
-    loop {
-        cancel.check().map_err(std::io::Error::other)?;
-        let n = from.fill_buf()?.len();
-        if n == 0 {
-            return Ok(());
-        }
-        from.consume(n);
-        told(from.total());
     }
 }

@@ -7,7 +7,9 @@
 mod auth;
 mod environment;
 mod mirrors;
+mod plain;
 mod scripted;
 mod signed;
 mod stock;
 mod tls;
+mod upload;

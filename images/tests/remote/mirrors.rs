@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mote_images::*;
 
-use crate::scripted::{Server, answer, authority, certificate};
+use crate::scripted::{Asked, Server, answer, secured};
 use crate::stock::{Stock, file_of, pull};
 
 fn hosts(dir: &Path, host: &str, text: &str) -> Registries {
@@ -16,18 +16,14 @@ fn hosts(dir: &Path, host: &str, text: &str) -> Registries {
 
 #[test]
 fn a_mirror_that_fails_gives_way_to_the_next() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("good", "IP:127.0.0.1");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "good", "IP:127.0.0.1");
     let stock = Stock::with("1", b"from the mirror");
     // one that is dead, one that is broken, one that lacks the image, one that may not resolve tags, then the good one
     let broken = Server::plain(|_| answer(500, "broken"));
     let empty = Server::plain(|_| answer(404, "{}"));
-    let served = stock.clone();
-    let blobs_only = Server::plain(move |asked| served.serve(asked));
-    let served = stock.clone();
-    let good = Server::tls(dir, "good", move |asked| served.serve(asked));
+    let blobs_only = stock.plain();
+    let good = stock.tls(dir, "good");
     let (b, e, o, g) = (broken.addr, empty.addr, blobs_only.addr, good.addr);
     let text = format!(
         "server = \"https://127.0.0.1:1\"\n[host.\"http://127.0.0.1:1\"]\n[host.\"http://{b}\"]\n[host.\"http://{e}\"]\n[host.\"http://{o}/some/where\"]\noverride_path = true\ncapabilities = [\"pull\"]\n[host.\"https://{g}/proxy\"]\nca = \"{}\"\n[host.\"https://{g}/proxy\".header]\nx-site = \"here\"\n",
@@ -53,8 +49,7 @@ fn what_no_mirror_has_comes_from_the_server_and_its_word_is_the_last() {
     let dir = tmp.path();
     let stock = Stock::with("1", b"from the server");
     let empty = Server::plain(|_| answer(404, "{}"));
-    let served = stock.clone();
-    let server = Server::plain(move |asked| served.serve(asked));
+    let server = stock.plain();
     let text = format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", server.addr, empty.addr);
     let registries = hosts(dir, "_default", &text);
     let image = pull(&dir.join("store"), "any.test/team/app:1", &registries, None).unwrap();
@@ -76,13 +71,11 @@ fn credentials_of_the_registry_never_reach_a_mirror() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
     let stock = Stock::with("1", b"x");
-    let challenge = |asked: &crate::scripted::Asked| {
+    let challenge = |asked: &Asked| {
         (!asked.has("authorization")).then(|| answer(401, "{}").with("www-authenticate", "Basic realm=\"x\""))
     };
-    let served = stock.clone();
-    let mirror = Server::plain(move |asked| challenge(asked).unwrap_or_else(|| served.serve(asked)));
-    let served = stock.clone();
-    let server = Server::plain(move |asked| challenge(asked).unwrap_or_else(|| served.serve(asked)));
+    let mirror = stock.plain_unless(challenge);
+    let server = stock.plain_unless(challenge);
     let me = Credentials { username: "me".into(), password: "pw".into(), identity_token: None };
     let registries = Registries {
         mirrors: vec![(server.addr.to_string(), format!("http://{}", mirror.addr))],
@@ -114,8 +107,7 @@ fn a_mirror_with_damaged_bytes_does_not_keep_the_image_away() {
         }
         answer
     });
-    let served = stock.clone();
-    let server = Server::plain(move |asked| served.serve(asked));
+    let server = stock.plain();
     let registries =
         hosts(dir, "_default", &format!("server = \"http://{}\"\n[host.\"http://{}\"]\n", server.addr, damaged.addr));
     let image = pull(&dir.join("store"), "any.test/team/app:1", &registries, None).unwrap();

@@ -187,7 +187,7 @@ pub fn run(dir: &Path, program: &str, args: &[&str]) -> String {
 }
 
 /// `ca.pem` with `ca.key` in a folder.
-pub fn authority(dir: &Path) {
+fn authority(dir: &Path) {
     let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=test-ca";
     run(dir, "openssl", &words.split(' ').collect::<Vec<_>>());
 }
@@ -207,4 +207,12 @@ pub fn certificate(dir: &Path, name: &str, names: &str) {
         "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
     );
     run(dir, "openssl", &sign.split(' ').collect::<Vec<_>>());
+}
+
+/// A folder with an authority, and one certificate signed by it.
+pub fn secured(name: &str, names: &str) -> tempfile::TempDir {
+    let tmp = tempfile::tempdir().unwrap();
+    authority(tmp.path());
+    certificate(tmp.path(), name, names);
+    tmp
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mote_images::*;
 use serde_json::{Value, json};
 
-use crate::scripted::{Answer, Asked, answer};
+use crate::scripted::{Answer, Asked, Server, answer};
 
 /// Documents and blobs by tag and digest, of any repository.
 #[derive(Clone, Default)]
@@ -64,6 +64,23 @@ impl Stock {
         Digest::of(&self.items[tag].1)
     }
 
+    /// A server of this stock by plain HTTP.
+    pub fn plain(&self) -> Server {
+        self.plain_unless(|_| None)
+    }
+
+    /// As [`Stock::plain`], but for what `first` answers itself.
+    pub fn plain_unless(&self, first: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) -> Server {
+        let served = self.clone();
+        Server::plain(move |asked| first(asked).unwrap_or_else(|| served.serve(asked)))
+    }
+
+    /// A server of this stock by TLS, with the certificate `name` of this folder.
+    pub fn tls(&self, dir: &Path, name: &str) -> Server {
+        let served = self.clone();
+        Server::tls(dir, name, move |asked| served.serve(asked))
+    }
+
     /// The answer to a request below any prefix; ranges are honoured.
     pub fn serve(&self, asked: &Asked) -> Answer {
         let path = asked.path.split('?').next().unwrap();
@@ -107,6 +124,11 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// By plain HTTP and for everybody.
+    pub fn open() -> Registry {
+        Registry::start("", "")
+    }
+
     /// `http`: lines below `http:`, `rest`: what follows.
     pub fn start(http: &str, rest: &str) -> Registry {
         let dir = tempfile::Builder::new().prefix("mote-img-remote-").tempdir().unwrap();
@@ -124,10 +146,11 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("apt-get install docker-registry");
-        let registry = Registry { child, dir, addr };
+        let mut registry = Registry { child, dir, addr };
         let began = Instant::now();
         while TcpStream::connect(registry.addr).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "{}", registry.log());
+            let ended = registry.child.try_wait().unwrap();
+            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "{}", registry.log());
             std::thread::sleep(Duration::from_millis(20));
         }
         registry
@@ -135,6 +158,17 @@ impl Registry {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Requests answered so far.
+    pub fn requests(&self) -> usize {
+        std::thread::sleep(Duration::from_millis(100)); // its log comes a little later than its answers
+        let answered = |line: &&str| [200, 206, 404].iter().any(|status| line.contains(&format!("\" {status} ")));
+        self.log().lines().filter(answered).count()
+    }
+
+    pub fn reference(&self, rest: &str) -> Reference {
+        format!("{}/{rest}", self.addr).parse().unwrap()
     }
 
     /// Uploads every item of a stock into a repository, blobs first (curl: none of the code under test).

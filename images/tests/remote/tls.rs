@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mote_images::*;
 
-use crate::scripted::{Server, authority, certificate, run};
+use crate::scripted::{Server, answer, certificate, run, secured};
 use crate::stock::{Registry, file_of, pull};
 
 fn registry(dir: &Path, extra: &str, rest: &str) -> Registry {
@@ -18,15 +18,14 @@ fn push(dir: &Path, name: &str, registries: &Registries, credentials: Option<Cre
     std::fs::write(dir.join("content"), b"pushed").unwrap();
     let spec = PackSpec::of_files(vec![("/file".to_owned(), dir.join("content"), 0o644)], ImageConfig::default());
     store.pack(&name, spec, &Cancel::default()).unwrap();
-    store.push(&name, &name, credentials, registries, &Silent, &Cancel::default())
+    let options = PullOptions { registries: registries.clone(), ..PullOptions::default() };
+    store.push(&name, &name, credentials, &options, &Silent, &Cancel::default())
 }
 
 #[test]
 fn a_registry_of_an_own_authority_with_a_password() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("server", "IP:127.0.0.1,DNS:localhost");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "server", "IP:127.0.0.1,DNS:localhost");
     let hash = run(dir, "perl", &["-e", "print crypt(\"secret\", \"\\$2y\\$05\\$abcdefghijklmnopqrstuu\")"]);
     std::fs::write(dir.join("htpasswd"), format!("me:{hash}\n")).unwrap();
     let registry =
@@ -60,23 +59,42 @@ fn a_registry_of_an_own_authority_with_a_password() {
 
 #[test]
 fn a_certificate_for_another_name_is_said_to_be_that() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("other", "DNS:other.test");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "other", "DNS:other.test");
-    let server = Server::tls(dir, "other", |_| crate::scripted::answer(200, "{}"));
+    let server = Server::tls(dir, "other", |_| answer(200, "{}"));
     let registries = Registries { ca_pem: std::fs::read(dir.join("ca.pem")).unwrap(), ..Registries::default() };
     let error = pull(&dir.join("store"), &format!("{}/x:1", server.addr), &registries, None).err().unwrap();
     assert!(error.to_string().contains("certificate is for another name") && !error.is_retryable(), "{error}");
     assert_eq!(server.count(""), 0);
 }
 
+/// Plain HTTP is what loopback is asked first, and a registry of TLS answers that with 400: it is not what is wrong.
+#[test]
+fn a_registry_whose_certificate_is_an_authoritys_own_is_told_so() {
+    let tmp = secured("server", "IP:127.0.0.1");
+    let dir = tmp.path();
+    for (certificate, want) in [("server", "signed by an unknown authority"), ("ca", "is an authority's own")] {
+        std::fs::copy(dir.join(format!("{certificate}.pem")), dir.join("served.pem")).unwrap();
+        std::fs::copy(dir.join(format!("{certificate}.key")), dir.join("served.key")).unwrap();
+        let tls = format!("  tls:\n    certificate: {d}/served.pem\n    key: {d}/served.key\n", d = dir.display());
+        let registry = Registry::start(&tls, "");
+        let name = format!("{}/x:1", registry.addr);
+        for registries in [Registries::default(), Registries { ca_pem: b"?".to_vec(), ..Registries::default() }] {
+            let error = pull(&dir.join("store"), &name, &registries, None).err().unwrap();
+            assert!(error.to_string().contains(want) && !error.is_retryable(), "{certificate}: {error}");
+        }
+    }
+    // one that speaks neither is told what it answered
+    let server = Server::plain(|_| answer(400, "what?"));
+    let name = format!("{}/x:1", server.addr);
+    let error = pull(&dir.join("store"), &name, &Registries::default(), None).err().unwrap();
+    assert!(error.to_string().contains("400 Bad Request"), "{error}");
+}
+
 #[test]
 fn a_client_certificate_is_shown_where_it_belongs() {
-    let tmp = tempfile::tempdir().unwrap();
+    let tmp = secured("server", "IP:127.0.0.1");
     let dir = tmp.path();
-    authority(dir);
-    certificate(dir, "server", "IP:127.0.0.1");
     certificate(dir, "client", "DNS:node.test");
     let registry = registry(dir, &format!("    clientcas:\n      - {}/ca.pem\n", dir.display()), "");
     let name = format!("{}/team/app:1", registry.addr);

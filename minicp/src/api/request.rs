@@ -8,7 +8,7 @@ use mote_api::selector::{FieldSelector, LabelSelector};
 use mote_api::status::Status;
 pub use mote_api::uri::{decode, encode};
 
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 /// What is done, in the words of RBAC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,9 +6,9 @@ use hyper::HeaderMap;
 use mote_api::kind::Kind;
 use mote_api::status::Status;
 
-use super::{Attributes, UserInfo, account_of};
 use crate::api::Api;
 use crate::api::request::decode;
+use crate::user::{Attributes, UserInfo, account_of};
 
 const EXTRA: &str = "impersonate-extra-";
 /// Groups and further facts of one request.

@@ -4,6 +4,7 @@
 //! streams; `discovery` and `openapi` describe what is served; `proxy` passes log requests on to node agents.
 
 pub(crate) mod answer;
+pub(crate) mod asked;
 pub(crate) mod body;
 mod discovery;
 mod gate;
@@ -33,8 +34,9 @@ use tokio::sync::watch::Receiver;
 use crate::Dial;
 use crate::api::Api;
 use crate::audit::Audit;
-use crate::auth::{UserInfo, tokens::Tokens};
+use crate::auth::tokens::Tokens;
 use crate::flow::Flow;
+use crate::user::UserInfo;
 
 /// Connections at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 2048;

@@ -22,8 +22,8 @@ use tokio::net::TcpStream;
 
 use super::App;
 use super::answer::Answer;
+use super::asked::Asked;
 use super::body::AnswerBody;
-use super::route::Asked;
 use crate::api::object;
 use crate::api::request::{Target, encode};
 

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use hyper::body::Incoming;
-use mote_api::kind::{Kind, Verbs};
+use mote_api::kind::Verbs;
 use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, str_at};
 
 use super::answer::{self, Answer, Form};
-use super::route::{Asked, read_tree};
+use super::asked::{Asked, read_tree};
 use super::{App, proxy, watch};
 use crate::api::admit;
 use crate::api::client::DeleteOptions;
@@ -119,7 +119,8 @@ async fn token(
     duplicates: &[String],
     options: &WriteOptions,
 ) -> Result<Answer, Status> {
-    let form = Kind::of_body("authentication.k8s.io/v1.TokenRequest").ok_or_else(Status::no_such_resource)?;
+    let form =
+        mote_api::schema::kind_of_body("authentication.k8s.io/v1.TokenRequest").ok_or_else(Status::no_such_resource)?;
     crate::api::admit::identity(&form, "", "", &mut request)?;
     let warnings = mote_api::schema::check(&form, &mut request, duplicates, options.unknown)?;
     admit::node::token(&app.api, &target.ns, &target.name, &request, &options.user).await?;

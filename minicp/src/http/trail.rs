@@ -9,11 +9,11 @@ use mote_api::tree::Value;
 
 use super::App;
 use super::answer::Answer;
+use super::asked::Asked;
 use super::body::AnswerBody;
-use super::route::Asked;
 use crate::api::request::Target;
 use crate::audit::{Facts, Level, Record};
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 pub(super) struct Trail {
     sender: Rc<UserInfo>,

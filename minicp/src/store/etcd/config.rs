@@ -23,6 +23,8 @@ pub struct EtcdConfig {
     pub prefix: String,
     /// How long a start waits for the first answer.
     pub patience: Duration,
+    /// How long an Event lives.
+    pub event_ttl: Duration,
     /// Between two compactions; None: somebody else sees to that.
     pub compact_every: Option<Duration>,
 }
@@ -36,6 +38,7 @@ impl EtcdConfig {
             key_file: None,
             prefix: "/registry".into(),
             patience: Duration::from_secs(30),
+            event_ttl: Duration::from_secs(3600),
             compact_every: Some(Duration::from_secs(300)),
         }
     }

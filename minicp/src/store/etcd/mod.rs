@@ -49,8 +49,8 @@ const PAGE: usize = 500;
 const MARK_AFTER: Duration = Duration::from_millis(20);
 /// How long it may take at all.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
-/// Seconds that Events live beyond [`crate::EVENT_TTL_SECONDS`]: one lease is given to the events of a minute.
-const LEASE_SLACK: u64 = 60;
+/// How much longer Events live than they must: one lease is given to the events of a minute.
+const LEASE_SLACK: Duration = Duration::from_secs(60);
 
 type Answer<T> = oneshot::Sender<T>;
 
@@ -76,6 +76,7 @@ struct Shared {
     waiting: Cell<usize>,
     /// An etcd lease for events, and until when it is given to more of them.
     lease: RefCell<Option<(String, Instant)>>,
+    event_ttl: Duration,
     closing: Cell<bool>,
 }
 
@@ -104,6 +105,7 @@ impl EtcdStore {
             commits: Semaphore::new(COMMITS_MAX),
             waiting: Cell::new(0),
             lease: RefCell::default(),
+            event_ttl: config.event_ttl,
             closing: Cell::new(false),
         });
         let until = Instant::now() + config.patience;
@@ -252,11 +254,11 @@ impl Shared {
         {
             return Ok(id.clone());
         }
-        let seconds = u64::try_from(crate::EVENT_TTL_SECONDS).unwrap_or(0) + LEASE_SLACK;
+        let seconds = (self.event_ttl + LEASE_SLACK).as_secs();
         let answer =
             self.cluster.call("/v3/lease/grant", json!({"TTL": seconds.to_string()}).to_string(), true).await?;
         let id = wire::lease_id(&answer).ok_or_else(|| CallError::Unknown("a lease without number".into()))?;
-        *self.lease.borrow_mut() = Some((id.clone(), Instant::now() + Duration::from_secs(LEASE_SLACK)));
+        *self.lease.borrow_mut() = Some((id.clone(), Instant::now() + LEASE_SLACK));
         Ok(id)
     }
     async fn commit(&self, txn: Txn) -> Result<Revision, CommitError> {
