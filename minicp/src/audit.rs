@@ -13,7 +13,7 @@ use std::rc::Rc;
 use mote_api::tree::{Value, json, list_at, set, str_at};
 
 use crate::api::request::Target;
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 /// Bytes of one log file.
 pub(crate) const FILE_BYTES_MAX: u64 = 10 << 20;

@@ -20,27 +20,30 @@ mod audit;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod controllers;
-mod events;
 mod flow;
 pub mod http;
+mod mirror;
 pub mod pki;
+mod rbac;
 pub mod scheduler;
 mod seed;
 mod server;
 pub mod store;
+pub mod user;
 
 use std::rc::Rc;
 
 use tokio::io::DuplexStream;
 
 pub use api::client::{Client, DeleteOptions, Event, EventType, Propagation, Revision, Watch};
-pub use auth::UserInfo;
+pub use api::events::{EVENT_TTL_SECONDS, EVENTS_MAX};
 pub use clock::{Clock, SystemClock};
 pub use config::{Cidr, Config};
-pub use events::{EVENT_TTL_SECONDS, EVENTS_MAX};
 pub use flow::{SEATS_MAX, USER_SEATS_MAX, USER_WAITING_MAX};
 pub use server::{Server, StartError};
+pub use user::UserInfo;
 
 /// Opens a byte stream to the node agent in this process: its kubelet API, already authenticated as this server.
 pub type Dial = Rc<dyn Fn() -> DuplexStream>;

@@ -7,7 +7,7 @@ use mote_api::tree::{Value, json, str_at};
 
 use crate::api::admit::priority;
 use crate::api::client::Client;
-use crate::auth::rbac::bootstrap;
+use crate::auth::bootstrap;
 use crate::config::Config;
 
 /// The ConfigMap in kube-system that tells every node the ranges of pods and Services.

@@ -17,8 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Api;
 use crate::api::client::Client;
 use crate::audit::Audit;
-use crate::auth::UserInfo;
-use crate::auth::rbac::bootstrap;
+use crate::auth::bootstrap;
 use crate::auth::tokens::{Tokens, account::Accounts};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -26,7 +25,8 @@ use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE
 use crate::pki::{self, Authority, Identity, Use};
 use crate::store::log::LogStore;
 use crate::store::{Store, sealed};
-use crate::{Dial, seed};
+use crate::user::UserInfo;
+use crate::{Dial, control, seed};
 
 /// Bytes between the two ends of a connection in memory.
 const DUPLEX_BYTES: usize = 64 << 10;
@@ -53,7 +53,7 @@ struct Running {
     admin: Identity,
     stop: watch::Sender<bool>,
     /// Scheduler and controllers, until the server stops.
-    controllers: RefCell<Option<crate::controllers::Running>>,
+    controllers: RefCell<Option<control::Running>>,
 }
 
 impl Server {
@@ -106,6 +106,7 @@ impl Server {
             tokens,
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
+            pod_tls: pki::tls::to_anybody().map_err(StartError::from)?,
             connections: Cell::new(0),
             peers: RefCell::default(),
             flow: Rc::default(),
@@ -114,7 +115,7 @@ impl Server {
             watches: Cell::new(0),
         });
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
-        let controllers = config.controllers.then(|| crate::controllers::spawn_all(&client, &config));
+        let controllers = config.controllers.then(|| control::spawn_all(&client, &config));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));

@@ -4,7 +4,11 @@
 //! their source. It travels to the keeper as postcard, so fields are only ever appended together with a new frame version
 //! (`keeper::protocol::VERSION`).
 
+pub mod defaults;
 pub mod extras;
+mod resources;
+
+pub use resources::{Cgroup, DeviceRule, Resources, Setting};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -193,69 +197,6 @@ pub struct Device {
     pub gid: u32,
 }
 
-/// `path` is relative to the root of each hierarchy: `<cgroup-parent>/pod<uid>/<container-id>`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cgroup {
-    pub path: String,
-    pub resources: Resources,
-}
-
-/// Limits; absent = leave alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    /// Bytes.
-    pub memory_max: Option<u64>,
-    /// Bytes of memory *and* swap together (OCI `memory.swap`); equal to `memory_max` = no swap, which is the kubelet's policy.
-    pub memory_swap_max: Option<u64>,
-    /// v1 scale, 2 to 262144 (1024 = one request of a full core); converted to `cpu.weight` on v2.
-    pub cpu_shares: Option<u64>,
-    /// Microseconds per period; negative = no limit.
-    pub cpu_quota_us: Option<i64>,
-    /// Microseconds, kernel default 100000.
-    pub cpu_period_us: Option<u64>,
-    pub pids_max: Option<u64>,
-    pub cpuset_cpus: Option<String>,
-    pub cpuset_mems: Option<String>,
-    /// In order; empty = leave alone. The first is usually "deny all".
-    pub devices: Vec<DeviceRule>,
-    /// What has no field of its own.
-    #[serde(skip)]
-    pub settings: Vec<Setting>,
-    /// cgroup v2 file -> value, written last.
-    pub unified: Vec<(String, String)>,
-}
-
-/// One value for one file of a group; an empty file name = that cgroup version has none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// By its v1 name.
-    pub controller: &'static str,
-    pub v1: String,
-    pub v1_value: String,
-    pub v2: String,
-    pub v2_value: String,
-    /// One of several files of which a kernel has one.
-    pub either: bool,
-}
-
-impl Setting {
-    pub(crate) fn new(controller: &'static str, v1: &str, v2: &str, value: &str) -> Self {
-        Self { controller, v1: v1.into(), v1_value: value.into(), v2: v2.into(), v2_value: value.into(), either: false }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceRule {
-    pub allow: bool,
-    /// `None` = all kinds.
-    pub kind: Option<DeviceKind>,
-    /// `None` = any.
-    pub major: Option<u32>,
-    pub minor: Option<u32>,
-    /// Letters of `rwm`.
-    pub access: String,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stdio {
     /// stdin /dev/null, stdout and stderr /dev/null.
@@ -265,6 +206,43 @@ pub enum Stdio {
     Inherit,
     /// stdin /dev/null; the keeper writes both streams as CRI log lines to `path`.
     Log(Log),
+    /// The same, and clients of the keeper may talk to the program.
+    Talk(Talk),
+}
+
+/// Stdio of a program that somebody may attach to and write to (OCI and CRI: `stdin`, `stdinOnce`, `tty`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Talk {
+    pub log: Log,
+    /// Of a program with a terminal, that is its stdin whatever this says.
+    pub stdin: Stdin,
+    /// stdin, stdout and stderr are a terminal of the container's own; both streams are logged as stdout then.
+    pub terminal: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdin {
+    /// /dev/null.
+    #[default]
+    None,
+    /// Stays open whoever comes and goes.
+    Open,
+    /// Ends when the first who attached to it lets go of it.
+    Once,
+}
+
+impl Stdio {
+    /// Where output is logged.
+    pub fn log(&self) -> Option<&Log> {
+        match self {
+            Stdio::Null | Stdio::Inherit => None,
+            Stdio::Log(log) | Stdio::Talk(Talk { log, .. }) => Some(log),
+        }
+    }
+
+    pub fn terminal(&self) -> bool {
+        matches!(self, Stdio::Talk(Talk { terminal: true, .. }))
+    }
 }
 
 /// A CRI log file; rotated to `path.<timestamp>` by the keeper at `max_bytes`.
@@ -329,68 +307,6 @@ impl Mount {
             source: fstype.into(),
             options: options.iter().map(|o| (*o).to_owned()).collect(),
         }
-    }
-}
-
-/// What every engine gives a Linux container unless told otherwise (containerd's and Docker's default specification).
-pub mod defaults {
-    use super::{DeviceKind, DeviceRule, Mount};
-
-    pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-    /// proc, dev, devpts, shm (64 MiB), mqueue, sysfs (read-only), cgroup (read-only).
-    pub fn mounts() -> Vec<Mount> {
-        vec![
-            Mount::new("proc", "/proc", &["nosuid", "noexec", "nodev"]),
-            Mount::new("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            Mount::new(
-                "devpts",
-                "/dev/pts",
-                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-            ),
-            Mount::new("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            Mount::new("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
-            Mount::new("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-            Mount::new("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
-        ]
-    }
-
-    pub fn masked_paths() -> Vec<String> {
-        const MASKED: [&str; 10] = [
-            "/proc/acpi",
-            "/proc/asound",
-            "/proc/interrupts",
-            "/proc/kcore",
-            "/proc/keys",
-            "/proc/latency_stats",
-            "/proc/sched_debug",
-            "/proc/scsi",
-            "/proc/timer_list",
-            "/sys/firmware",
-        ];
-        MASKED.iter().map(|p| (*p).to_owned()).collect()
-    }
-
-    pub fn readonly_paths() -> Vec<String> {
-        const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-        READ_ONLY.iter().map(|p| (*p).to_owned()).collect()
-    }
-
-    /// Deny all, mknod of anything, then the standard nodes, ptys and tun: runc's list.
-    pub fn device_rules() -> Vec<DeviceRule> {
-        let rule =
-            |allow, kind, major, minor, access: &str| DeviceRule { allow, kind, major, minor, access: access.into() };
-        let c = Some(DeviceKind::Char);
-        let mut rules = vec![
-            rule(false, None, None, None, "rwm"),
-            rule(true, c, None, None, "m"),
-            rule(true, Some(DeviceKind::Block), None, None, "m"),
-        ];
-        for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
-            rules.push(rule(true, c, Some(major), Some(minor), "rwm"));
-        }
-        rules.push(rule(true, c, Some(136), None, "rwm"));
-        rules
     }
 }
 

@@ -2,11 +2,17 @@
 #![allow(unsafe_code)]
 
 mod attributes;
+mod bpf;
+mod exits;
+mod mount;
 
 pub(crate) use attributes::*;
+pub(crate) use bpf::*;
+pub(crate) use exits::*;
+pub(crate) use mount::*;
 
 use nix::errno::Errno;
-use std::ffi::{CStr, c_int, c_long, c_uint};
+use std::ffi::{c_int, c_long, c_uint};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// `struct clone_args` of linux/sched.h, size VER2 (5.7).
@@ -178,179 +184,6 @@ pub(crate) fn get_rlimit(kind: u32) -> Result<(u64, u64), Errno> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// A new mount of `fstype`, configured by `(key, value)`, not yet attached anywhere.
-pub(crate) fn new_mount(fstype: &CStr, options: &[(&CStr, std::ffi::CString)]) -> Result<OwnedFd, Errno> {
-    const CONFIG_STRING: c_uint = 1;
-    const CONFIG_CREATE: c_uint = 6;
-    const CLOEXEC: c_uint = 1;
-    // SAFETY: a NUL-terminated name; the result is a fresh descriptor.
-    let context = unsafe {
-        let fd = check(libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), CLOEXEC))?;
-        OwnedFd::from_raw_fd(fd as RawFd)
-    };
-    let configure = |command: c_uint, key: *const libc::c_char, value: *const libc::c_char| {
-        // SAFETY: key and value are null or NUL-terminated and outlive the call.
-        check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0 as c_int) })
-    };
-    for (key, value) in options {
-        configure(CONFIG_STRING, key.as_ptr(), value.as_ptr())?;
-    }
-    configure(CONFIG_CREATE, std::ptr::null(), std::ptr::null())?;
-    // SAFETY: integers only; a fresh descriptor.
-    let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0 as c_uint) })?;
-    // SAFETY: just made.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-/// Attaches a mount made by [`new_mount`] at the folder or file `target` stands for.
-pub(crate) fn attach_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
-    const FROM_EMPTY: c_uint = 0x4;
-    const TO_EMPTY: c_uint = 0x40;
-    // SAFETY: two descriptors and two empty strings.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            FROM_EMPTY | TO_EMPTY,
-        )
-    })
-    .map(drop)
-}
-
-/// `struct mount_attr` of linux/mount.h.
-#[repr(C)]
-struct MountAttr {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
-
-/// mount_setattr(2) with AT_RECURSIVE: the `rro`, `rnosuid`, … options. 5.12 and later.
-pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64) -> Result<(), Errno> {
-    mount_setattr(mount, &MountAttr { set, clear, propagation: 0, userns_fd: 0 }, true)
-}
-
-fn mount_setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
-    const AT_RECURSIVE: c_uint = 0x8000;
-    // SAFETY: a descriptor, an empty string, and a struct whose size is given.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH as c_uint | if recursive { AT_RECURSIVE } else { 0 },
-            &raw const *attr,
-            size_of::<MountAttr>(),
-        )
-    })
-    .map(drop)
-}
-
-/// Loads classic BPF as a seccomp filter of this process. `program` is a whole number of `struct sock_filter` in native layout; the
-/// descriptor is there when `flags` ask for a listener.
-pub(crate) fn load_seccomp(program: &[u8], flags: u32) -> Result<Option<OwnedFd>, Errno> {
-    const NEW_LISTENER: u32 = 8;
-    const SET_MODE_FILTER: c_uint = 1;
-    let length = u16::try_from(program.len() / 8).map_err(|_| Errno::EINVAL)?;
-    if length == 0 || !program.len().is_multiple_of(8) {
-        return Err(Errno::EINVAL);
-    }
-    // sock_filter needs 4-byte alignment, which a byte slice need not have.
-    let mut words: Vec<u64> = vec![0; usize::from(length)];
-    for (word, bytes) in words.iter_mut().zip(program.as_chunks::<8>().0) {
-        *word = u64::from_ne_bytes(*bytes);
-    }
-    let fprog = libc::sock_fprog { len: length, filter: words.as_mut_ptr().cast() };
-    // SAFETY: `fprog` names `length` instructions of 8 bytes each, alive in `words`; the kernel copies and verifies them.
-    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, &raw const fprog) })?;
-    // SAFETY: with this flag, and only then, the answer is a fresh descriptor (close-on-exec by itself).
-    Ok((flags & NEW_LISTENER != 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
-}
-
-const BPF_PROG_LOAD: c_int = 5;
-const BPF_PROG_ATTACH: c_int = 8;
-const BPF_PROG_DETACH: c_int = 9;
-const BPF_PROG_GET_FD_BY_ID: c_int = 13;
-const BPF_PROG_QUERY: c_int = 16;
-const BPF_CGROUP_DEVICE: u32 = 6;
-/// Programs of other groups on the way to the root stay in force, and so do several in one group.
-const BPF_F_ALLOW_MULTI: u32 = 2;
-/// Programs of one group that are looked at; we attach one.
-const PROGRAMS_MAX: usize = 64;
-
-/// `union bpf_attr`, as far as the five commands used here read it: words at fixed places, zero elsewhere.
-#[repr(C, align(8))]
-struct BpfAttr([u32; 32]);
-
-impl BpfAttr {
-    fn new(words: &[(usize, u32)]) -> Self {
-        let mut attr = Self([0; 32]);
-        for (at, value) in words {
-            if let Some(word) = attr.0.get_mut(*at) {
-                *word = *value;
-            }
-        }
-        attr
-    }
-
-    /// A pointer field, at an even word; the kernel reads it as one u64 of this machine's order.
-    fn point(&mut self, at: usize, address: u64) {
-        let bytes = address.to_ne_bytes();
-        for (word, half) in self.0.iter_mut().skip(at).zip(bytes.as_chunks::<4>().0) {
-            *word = u32::from_ne_bytes(*half);
-        }
-    }
-}
-
-fn bpf(command: c_int, attr: &mut BpfAttr) -> Result<c_long, Errno> {
-    // SAFETY: `attr` is as large as said, its unused part is zero as bpf(2) wants it, and whatever its pointers name (program, licence,
-    // the list of ids) is alive in the caller and as large as its count says.
-    check(unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<BpfAttr>()) })
-}
-
-fn bpf_descriptor(command: c_int, attr: &mut BpfAttr) -> Result<OwnedFd, Errno> {
-    let fd = bpf(command, attr)?;
-    // SAFETY: these commands answer with a fresh descriptor (close-on-exec by themselves).
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-/// Has the kernel verify a BPF_PROG_TYPE_CGROUP_DEVICE program, a whole number of `struct bpf_insn`.
-pub(crate) fn load_device_program(program: &[u8]) -> Result<OwnedFd, Errno> {
-    const CGROUP_DEVICE: u32 = 15;
-    // bpf_insn needs 4-byte alignment, which a byte slice need not have.
-    let words: Vec<u64> = program.as_chunks::<8>().0.iter().map(|bytes| u64::from_ne_bytes(*bytes)).collect();
-    let count = u32::try_from(words.len()).map_err(|_| Errno::E2BIG)?;
-    let mut attr = BpfAttr::new(&[(0, CGROUP_DEVICE), (1, count)]);
-    attr.point(2, words.as_ptr() as u64);
-    attr.point(4, c"Apache-2.0".as_ptr() as u64);
-    bpf_descriptor(BPF_PROG_LOAD, &mut attr)
-}
-
-pub(crate) fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
-    let (group, program) = (group.as_raw_fd() as u32, program.as_raw_fd() as u32);
-    let mut attr = BpfAttr::new(&[(0, group), (1, program), (2, BPF_CGROUP_DEVICE), (3, BPF_F_ALLOW_MULTI)]);
-    bpf(BPF_PROG_ATTACH, &mut attr).map(drop)
-}
-
-pub(crate) fn detach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
-    let (group, program) = (group.as_raw_fd() as u32, program.as_raw_fd() as u32);
-    bpf(BPF_PROG_DETACH, &mut BpfAttr::new(&[(0, group), (1, program), (2, BPF_CGROUP_DEVICE)])).map(drop)
-}
-
-/// The device programs attached to this very group.
-pub(crate) fn device_programs(group: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Errno> {
-    let mut ids = [0u32; PROGRAMS_MAX];
-    let mut attr = BpfAttr::new(&[(0, group.as_raw_fd() as u32), (1, BPF_CGROUP_DEVICE), (6, PROGRAMS_MAX as u32)]);
-    attr.point(4, ids.as_mut_ptr() as u64);
-    bpf(BPF_PROG_QUERY, &mut attr)?;
-    let count = attr.0.get(6).map_or(0, |n| *n as usize);
-    ids.iter().take(count).map(|id| bpf_descriptor(BPF_PROG_GET_FD_BY_ID, &mut BpfAttr::new(&[(0, *id)]))).collect()
-}
-
 /// Sets IFF_UP on `lo` of this process's network namespace.
 pub(crate) fn loopback_up() -> Result<(), Errno> {
     // SAFETY: an ordinary socket; the descriptor is fresh.
@@ -413,6 +246,15 @@ pub(crate) fn splice_to_start(pipe: BorrowedFd<'_>, file: BorrowedFd<'_>, most: 
     let (pipe, file) = (pipe.as_raw_fd(), file.as_raw_fd());
     // SAFETY: two descriptors, a null offset as pipes need it, and one that outlives the call.
     let moved = unsafe { libc::splice(pipe, std::ptr::null_mut(), file, &raw mut at, most, libc::SPLICE_F_NONBLOCK) };
+    Errno::result(moved).map(|count| count as usize)
+}
+
+/// Moves up to `most` bytes from a terminal's master into a pipe; waits for neither.
+pub(crate) fn splice_into(from: BorrowedFd<'_>, pipe: BorrowedFd<'_>, most: usize) -> Result<usize, Errno> {
+    let (from, pipe) = (from.as_raw_fd(), pipe.as_raw_fd());
+    let none = std::ptr::null_mut;
+    // SAFETY: two descriptors and null offsets.
+    let moved = unsafe { libc::splice(from, none(), pipe, none(), most, libc::SPLICE_F_NONBLOCK) };
     Errno::result(moved).map(|count| count as usize)
 }
 

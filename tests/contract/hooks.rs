@@ -94,7 +94,7 @@ fn a_start_hook_runs_inside_before_the_program() {
     assert!(!bundle.rootfs("tmp/first").exists(), "not before start");
     bundle.ok(&["start", "ID"]);
     bundle.wait_for("stopped");
-    let out = std::fs::read_to_string(bundle.dir.path().join("out-create")).unwrap();
+    let out = std::fs::read_to_string(bundle.dir.path().join("create.out")).unwrap();
     assert_eq!(out, "first\nsecond\n");
     bundle.ok(&["delete", "ID"]);
 }

@@ -10,6 +10,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "../harness/bounded.rs"]
+mod bounded;
 mod cases;
 mod control;
 mod escapes;
@@ -84,25 +86,8 @@ impl Bundle {
         command
     }
 
-    /// Output by files: a container left behind must not keep a pipe of ours open.
     fn call(&self, words: &[&str]) -> Output {
-        let path = |name: &str| self.dir.path().join(format!("{name}-{}", words[0]));
-        let (out, err) = (path("out"), path("err"));
-        let mut command = self.command(words);
-        command.stdout(std::fs::File::create(&out).unwrap()).stderr(std::fs::File::create(&err).unwrap());
-        let mut child = command.spawn().unwrap();
-        let until = Instant::now() + WAIT;
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            if Instant::now() > until {
-                let _ = child.kill();
-                panic!("{words:?} took longer than {WAIT:?}: {}", std::fs::read_to_string(&err).unwrap_or_default());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        Output { status, stdout: std::fs::read(out).unwrap(), stderr: std::fs::read(err).unwrap() }
+        bounded::output(self.command(words), &self.dir.path().join(words[0]), WAIT)
     }
 
     /// `run` in the foreground: exit code, stdout, stderr.

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "../harness/bounded.rs"]
+mod bounded;
+
 const WAIT: Duration = Duration::from_secs(60);
 /// Runs until it is told to end.
 const LOOP: &str = "trap 'exit 9' TERM; echo out; echo err >&2; while true; do sleep 0.05; done";
@@ -72,27 +75,12 @@ fn remove_empty(group: &Path) {
     let _ = std::fs::remove_dir(group);
 }
 
-/// Bounded in time; output by files, so that what is left running holds no pipe of ours.
+/// Bounded in time, with `stdin` to read.
 fn bounded(mut command: Command, place: &Place, stdin: &str) -> Output {
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let file = |name: &str| place.dir.path().join(format!("{name}-{number}"));
-    std::fs::write(file("in"), stdin).unwrap();
-    command.stdin(std::fs::File::open(file("in")).unwrap());
-    command.stdout(std::fs::File::create(file("out")).unwrap()).stderr(std::fs::File::create(file("err")).unwrap());
-    let mut child = command.spawn().unwrap();
-    let until = Instant::now() + WAIT;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > until {
-            let _ = child.kill();
-            panic!("{command:?} takes too long: {}", std::fs::read_to_string(file("err")).unwrap_or_default());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    Output { status, stdout: std::fs::read(file("out")).unwrap(), stderr: std::fs::read(file("err")).unwrap() }
+    let file = tempfile::NamedTempFile::new_in(place.dir.path()).unwrap();
+    std::fs::write(file.path(), stdin).unwrap();
+    command.stdin(std::fs::File::open(file.path()).unwrap());
+    bounded::output(command, file.path(), WAIT)
 }
 
 /// Code and both streams as text.

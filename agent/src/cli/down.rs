@@ -8,7 +8,7 @@ use mote_runtime::keeper::RunDir;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::flags::{self, Flag, stopped};
+use super::flags::{self, Flag, put, stopped};
 use super::process::{block_on, need_root};
 use crate::instance::Instance;
 use crate::keeper::{Keeper, LABEL_UID, State, label};
@@ -32,10 +32,7 @@ const FLAGS: &[&Flag<Options>] = &[
         name: "data-dir",
         value: "DIR",
         about: "the data folder (default /var/lib/mote)",
-        set: |o, v| {
-            o.data_dir = v.path();
-            Ok(())
-        },
+        set: |o, v| put(&mut o.data_dir, v.path()),
     },
     &Flag {
         name: "grace",
@@ -47,10 +44,7 @@ const FLAGS: &[&Flag<Options>] = &[
         name: "purge",
         value: "",
         about: "also remove the data folder: images, store, keys",
-        set: |o, _| {
-            o.purge = true;
-            Ok(())
-        },
+        set: |o, _| put(&mut o.purge, true),
     },
 ];
 

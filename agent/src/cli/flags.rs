@@ -55,6 +55,12 @@ impl Given {
     }
 }
 
+/// What a flag does whose value cannot be wrong: it takes its place.
+pub(super) fn put<T>(place: &mut T, value: T) -> Result<(), String> {
+    *place = value;
+    Ok(())
+}
+
 /// Reads the rest of the command line into `options`. Of a flag given twice the table's `set` decides what it means.
 pub(super) fn read<O>(parser: &mut lexopt::Parser, flags: &[&Flag<O>], options: &mut O) -> Result<(), Stop> {
     loop {
@@ -93,10 +99,7 @@ pub(super) const DATA_DIR: Flag<PathBuf> = Flag {
     name: "data-dir",
     value: "DIR",
     about: "state of the control plane (default /var/lib/mote)",
-    set: |dir, v| {
-        *dir = v.path();
-        Ok(())
-    },
+    set: |dir, v| put(dir, v.path()),
 };
 
 /// The exit code of a command that ended early.
@@ -132,15 +135,7 @@ mod tests {
                 Ok(())
             },
         },
-        &Flag {
-            name: "on",
-            value: "",
-            about: "",
-            set: |o, _| {
-                o.on = true;
-                Ok(())
-            },
-        },
+        &Flag { name: "on", value: "", about: "", set: |o, _| put(&mut o.on, true) },
     ];
 
     fn of(args: &[&str]) -> Result<Options, String> {

@@ -3,17 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::flags::{self, Flag, stopped};
+use super::flags::{self, Flag, put, stopped};
 
-const DIR: Flag<PathBuf> = Flag {
-    name: "dir",
-    value: "DIR",
-    about: "the run folder",
-    set: |dir, v| {
-        *dir = v.path();
-        Ok(())
-    },
-};
+const DIR: Flag<PathBuf> =
+    Flag { name: "dir", value: "DIR", about: "the run folder", set: |dir, v| put(dir, v.path()) };
 
 /// Runs the keeper.
 pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use mote_images::{GcPolicy, Registries};
 
-use super::flags::{self, Flag, Given, Stop};
+use super::flags::{self, Flag, Given, Stop, put};
 use super::registries;
 use crate::instance::host_name;
 use crate::join::Token;
@@ -95,8 +95,7 @@ fn percent(given: &Given) -> Result<u8, String> {
 /// Names, texts and effects of all flags. Those of the control plane's patience are named as upstream's.
 static FLAGS: &[Row] = &[
     row(&[Up, Server, Agent], "data-dir", "DIR", "state of this instance (default /var/lib/mote)", |o, v| {
-        o.data_dir = v.path();
-        Ok(())
+        put(&mut o.data_dir, v.path())
     }),
     row(&[Agent], "server", "URL", "https://HOST:PORT of the Kubernetes API", |o, v| {
         v.parse().map(|url| o.join.server = Some(url))
@@ -104,10 +103,7 @@ static FLAGS: &[Row] = &[
     row(&[Agent], "token", "TOKEN", "needed once; the node's own certificate is kept in DIR/agent", |o, v| {
         v.parse().map(|token| o.join.token = Some(token))
     }),
-    row(&[Agent], "standalone", "", "no control plane", |o, _| {
-        o.join.standalone = true;
-        Ok(())
-    }),
+    row(&[Agent], "standalone", "", "no control plane", |o, _| put(&mut o.join.standalone, true)),
     row(&[Up], "listen", "ADDR:PORT", "the Kubernetes API (default 127.0.0.1:6443)", |o, v| {
         v.parse().map(|at| o.control_plane.listen = at)
     }),
@@ -126,10 +122,7 @@ static FLAGS: &[Row] = &[
         "write-kubeconfig",
         "FILE",
         "write the kubeconfig there as well as to DIR/kubeconfig",
-        |o, v| {
-            o.control_plane.kubeconfig = Some(v.path());
-            Ok(())
-        },
+        |o, v| put(&mut o.control_plane.kubeconfig, Some(v.path())),
     ),
     row(&[Up, Agent], "node-name", "NAME", "default: this machine's name", |o, v| {
         let name: String = v.parse()?;
@@ -163,8 +156,7 @@ static FLAGS: &[Row] = &[
         if sane { Ok(()) } else { Err("not a relative path of a control group".into()) }
     }),
     row(&[Up, Agent], "manifests", "DIR", "static pods: YAML and JSON files", |o, v| {
-        o.node.manifests = Some(v.path());
-        Ok(())
+        put(&mut o.node.manifests, Some(v.path()))
     }),
     row(&[Up], "apply", "FILE", "apply it when the API is ready (may be repeated)", |o, v| {
         o.apply.push(v.path());
@@ -186,8 +178,7 @@ static FLAGS: &[Row] = &[
     registry(3, |o, v| (registries::FLAGS[3].set)(&mut o.node.registries, v)),
     registry(4, |o, v| (registries::FLAGS[4].set)(&mut o.node.registries, v)),
     row(&[Up], "demo", "", "a hello page from an image made of this executable; Ctrl-C removes everything", |o, _| {
-        o.demo = true;
-        Ok(())
+        put(&mut o.demo, true)
     }),
     row(
         &[Up, Server],

@@ -2,7 +2,7 @@
 
 use mote_images::Registries;
 
-use super::flags::{Flag, Given};
+use super::flags::{Flag, Given, put};
 
 /// All of them.
 pub(super) static FLAGS: [Flag<Registries>; 5] = [
@@ -27,20 +27,14 @@ pub(super) static FLAGS: [Flag<Registries>; 5] = [
         name: "docker-config",
         value: "FILE",
         about: "credentials and credential helpers (default ~/.docker/config.json)",
-        set: |registries, v| {
-            registries.docker_config = Some(v.path());
-            Ok(())
-        },
+        set: |registries, v| put(&mut registries.docker_config, Some(v.path())),
     },
     Flag {
         name: "image-policy",
         value: "FILE",
         about: "which images are taken, by whose signature: containers-policy.json(5) (default: policy.json in the data folder, if \
                 there is one)",
-        set: |registries, v| {
-            registries.policy = Some(v.path());
-            Ok(())
-        },
+        set: |registries, v| put(&mut registries.policy, Some(v.path())),
     },
 ];
 

@@ -2,8 +2,9 @@
 //! our own at the head of each such chain, as kube-proxy has them, and nothing else is touched. Best effort: a firewall that
 //! cannot be read, or that drops by rules instead of by policy, stays as it is, and legacy iptables is not seen from here.
 
+use super::nft::Batch;
 use super::nft::expr::{self, Expr, Meta, R0, Verdict};
-use super::nft::{self, Batch, DroppingChain};
+use super::nft::present::{self, DroppingChain};
 use super::socket::{Refusal, Socket};
 use super::{Cidr, Error, Tag};
 
@@ -49,10 +50,10 @@ fn each_chain(work: impl Fn(&mut Socket, &DroppingChain, &[(u64, String)]) -> Re
     let ours = comment_start(tag);
     let all = || -> Result<(), Error> {
         let mut socket = Socket::netfilter()?;
-        let chains = nft::dropping_chains(&mut socket).map_err(|e| e.error("list", "firewall chains"))?;
+        let chains = present::dropping_chains(&mut socket).map_err(|e| e.error("list", "firewall chains"))?;
         for chain in chains {
             let failed = |e: Refusal| e.error("change firewall chain", format!("{} {}", chain.table, chain.name));
-            let mut rules = nft::commented_rules(&mut socket, &chain).map_err(failed)?;
+            let mut rules = present::commented_rules(&mut socket, &chain).map_err(failed)?;
             rules.retain(|(_, comment)| comment.starts_with(&ours));
             work(&mut socket, &chain, &rules).map_err(failed)?;
         }

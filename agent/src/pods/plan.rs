@@ -4,27 +4,16 @@
 //! The order is upstream's `computePodActions`: volumes, sandbox, init containers one after the other (sidecars go on beside),
 //! then the app containers; at the end the app containers stop first, the sidecars after them in reverse order.
 
+pub mod step;
+
 use std::time::Duration;
 
 use mote_api::tree::i64_at;
 
-use super::model::{
-    Exit, Facts, Failure, ImageState, Instance, Pod, RUNS_KEPT, RestartPolicy, Role, Sandbox, State, Volumes, Wanted,
-};
+use super::model::{Facts, Instance, Pod, RUNS_KEPT, Role, Sandbox, Volumes, Wanted};
 use crate::clock::Moment;
-
-/// First pause of every back-off of a container.
-pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
-/// Longest pause of every back-off of a container.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// A run at least this long forgives the crashes before it.
-pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// How long a failed pull is called `ErrImagePull` before it is called `ImagePullBackOff`.
-const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
-/// First pause after a failed sandbox, volume or container configuration.
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Longest such pause.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+pub use step::{Step, short, step};
+use step::{crashes_after, restarts, retry_at};
 
 /// One thing to do.
 #[derive(Clone, PartialEq, Eq)]
@@ -95,129 +84,11 @@ impl Plan {
     }
 }
 
-/// What has to happen next to one container, if its turn has come.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Step {
-    /// It runs as wanted.
-    Run,
-    /// It has ended and stays so.
-    Finished,
-    /// Its image has to be looked for.
-    Pull,
-    /// It can be started.
-    Start,
-    /// Not yet.
-    Wait {
-        /// The waiting reason for the status.
-        reason: &'static str,
-        /// The waiting message for the status.
-        message: String,
-        /// When to look again.
-        until: Option<Moment>,
-    },
-}
-
 /// Why a pod has to end that nobody deleted.
 pub fn condemned(pod: &Pod, started: Option<Moment>, now: Moment) -> Option<(&'static str, &'static str)> {
     let (seconds, started) = (i64_at(&pod.object, &["spec", "activeDeadlineSeconds"])?, started?);
     let deadline = started.plus(Duration::from_secs(u64::try_from(seconds).ok()?));
     (now >= deadline).then_some(("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"))
-}
-
-/// Short runs in a row, the given one included.
-pub fn crashes_after(run: &Instance, exit: &Exit) -> u32 {
-    if exit.finished.since(run.started) >= FORGIVEN_AFTER { 0 } else { run.crashes.saturating_add(1) }
-}
-
-/// The pause before a container that crashed that often in a row starts again: none, 10 s, 20 s … 5 min.
-pub fn crash_pause(crashes: u32) -> Duration {
-    match crashes {
-        0 | 1 => Duration::ZERO,
-        more => doubled(BACKOFF_FIRST, more - 2, BACKOFF_MAX),
-    }
-}
-
-fn doubled(first: Duration, times: u32, max: Duration) -> Duration {
-    first.saturating_mul(1u32.checked_shl(times).filter(|factor| *factor > 0).unwrap_or(u32::MAX)).min(max)
-}
-
-/// The end of the pause after a failure.
-fn retry_at(failure: &Failure) -> Moment {
-    let (first, max) = match failure.reason {
-        "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" => (BACKOFF_FIRST, BACKOFF_MAX),
-        _ => (RETRY_FIRST, RETRY_MAX),
-    };
-    failure.at.plus(doubled(first, failure.times.saturating_sub(1), max))
-}
-
-fn restarts(pod: &Pod, wanted: &Wanted, exit: &Exit) -> bool {
-    match (wanted.role, pod.restart) {
-        (Role::Sidecar, _) => true,
-        (Role::Init, RestartPolicy::Never) => false,
-        (Role::Init, _) => exit.code != 0,
-        (Role::App, RestartPolicy::Always) => true,
-        (Role::App, RestartPolicy::OnFailure) => exit.code != 0,
-        (Role::App, RestartPolicy::Never) => false,
-    }
-}
-
-/// What has to happen next to one container whose turn has come.
-pub fn step(pod: &Pod, wanted: &Wanted, facts: &Facts, now: Moment) -> Step {
-    if let Some(run) = facts.newest(&wanted.name) {
-        match &run.state {
-            State::Running => return Step::Run,
-            State::Exited(exit) => {
-                let changed = run.hash != wanted.hash;
-                if !changed && !restarts(pod, wanted, exit) {
-                    return Step::Finished;
-                }
-                let pause = if changed { Duration::ZERO } else { crash_pause(crashes_after(run, exit)) };
-                // A clock that was set back must not make the pause longer than it is.
-                let until = exit.finished.plus(pause).min(now.plus(pause));
-                if now < until {
-                    let message = format!(
-                        "back-off {} restarting failed container={} pod={}_{}({})",
-                        short(pause),
-                        wanted.name,
-                        pod.name,
-                        pod.namespace,
-                        pod.uid
-                    );
-                    return Step::Wait { reason: "CrashLoopBackOff", message, until: Some(until) };
-                }
-            }
-        }
-    }
-    if let Some(failure) = facts.starts.get(&wanted.name) {
-        let until = retry_at(failure);
-        if now < until {
-            return Step::Wait { reason: failure.reason, message: failure.message.clone(), until: Some(until) };
-        }
-    }
-    match facts.images.get(&wanted.name) {
-        None => Step::Pull,
-        Some(ImageState::Pulling) => Step::Wait { reason: "ContainerCreating", message: String::new(), until: None },
-        Some(ImageState::Ready { .. }) => Step::Start,
-        Some(ImageState::Failed(failure)) => {
-            let until = retry_at(failure);
-            let shown = failure.at.plus(PULL_ERROR_SHOWN);
-            if now >= until {
-                Step::Pull
-            } else if now < shown || failure.reason != "ErrImagePull" {
-                Step::Wait { reason: failure.reason, message: failure.message.clone(), until: Some(shown.min(until)) }
-            } else {
-                let message =
-                    format!("Back-off pulling image {:?}: {}: {}", wanted.image, failure.reason, failure.message);
-                Step::Wait { reason: "ImagePullBackOff", message, until: Some(until) }
-            }
-        }
-    }
-}
-
-/// `10s`, `2m40s`, `5m0s`: as Go writes a duration.
-pub fn short(span: Duration) -> String {
-    let seconds = span.as_secs();
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
 
 /// Whether the pod has done all it ever will: `Some(true)` when every app container ended with 0.
@@ -245,7 +116,7 @@ pub fn outcome(pod: &Pod, facts: &Facts) -> Option<bool> {
 /// Whether this container no longer holds back those after it.
 fn passed(wanted: &Wanted, facts: &Facts, apps_began: bool) -> bool {
     match (wanted.role, facts.newest(&wanted.name)) {
-        (Role::App, _) => true,
+        (Role::App | Role::Ephemeral, _) => true,
         (Role::Sidecar, Some(run)) => {
             run.running() && facts.probed.get(&run.id).is_none_or(|probed| probed.started) || apps_began
         }
@@ -257,7 +128,7 @@ fn passed(wanted: &Wanted, facts: &Facts, apps_began: bool) -> bool {
 /// Whether all init containers are through.
 pub fn initialized(pod: &Pod, facts: &Facts) -> bool {
     let began = pod.apps().any(|app| facts.newest(&app.name).is_some());
-    pod.containers.iter().filter(|wanted| wanted.role != Role::App).all(|wanted| passed(wanted, facts, began))
+    pod.containers.iter().filter(|wanted| wanted.role.is_init()).all(|wanted| passed(wanted, facts, began))
 }
 
 /// The plan of this moment. `started` is the pod's start time, `ended` whether the API already calls the pod Succeeded or Failed.
@@ -295,6 +166,10 @@ pub fn plan(pod: &Pod, facts: &Facts, started: Option<Moment>, ended: bool, now:
 fn keep_up(pod: &Pod, facts: &Facts, now: Moment, plan: &mut Plan) {
     let ready = match &facts.volumes {
         Volumes::Ready => true,
+        Volumes::Stale => {
+            plan.actions.push(Action::MakeVolumes);
+            true
+        }
         Volumes::Failed(failure) if now < retry_at(failure) => {
             plan.at(retry_at(failure));
             false
@@ -319,6 +194,9 @@ fn keep_up(pod: &Pod, facts: &Facts, now: Moment, plan: &mut Plan) {
     };
     let began = pod.apps().any(|app| facts.newest(&app.name).is_some());
     for wanted in &pod.containers {
+        if wanted.role == Role::Ephemeral && !began {
+            continue; // it joins a pod that runs
+        }
         let turn_over = wanted.role == Role::Init && passed(wanted, facts, began);
         if !turn_over {
             keep_one_up(pod, wanted, facts, ready, now, plan);

@@ -1,13 +1,16 @@
 //! What to say about a pod: `status` as the API shows it, made from the same facts as the plan. Pure.
 
+mod conditions;
+mod container;
+
 use std::net::IpAddr;
 
-use mote_api::tree::{Map, Value, at, json, list_at, str_at};
+use mote_api::tree::{Map, Value, at, json, str_at};
 
-use super::model::{Exit, Facts, Instance, Pod, Role, Sandbox, State, Wanted};
-use super::plan::{Step, condemned, initialized, outcome, step};
+use super::model::{Facts, Pod, Role, Sandbox, Wanted};
+use super::plan::{condemned, initialized, outcome};
 use super::qos;
-use crate::clock::{self, Moment};
+use crate::clock::Moment;
 
 /// What a status says that is not about the pod alone.
 pub struct Around {
@@ -51,26 +54,31 @@ pub fn status(pod: &Pod, facts: &Facts, around: &Around, before: &Value, now: Mo
     }
     out.insert("qosClass".into(), qos::class(&pod.object).into());
     let mut inits = Vec::new();
+    let mut ephemerals = Vec::new();
     let mut apps = Vec::new();
     let mut unready = Vec::new();
     let mut blocked = false;
     for wanted in &pod.containers {
-        let (entry, ready) = container(pod, wanted, facts, before, blocked, now);
+        let (entry, ready) = container::container(pod, wanted, facts, before, blocked, now);
         match wanted.role {
             Role::App => apps.push(entry),
             Role::Init | Role::Sidecar => inits.push(entry),
+            Role::Ephemeral => ephemerals.push(entry),
         }
-        if !ready && wanted.role != Role::Init {
+        if !ready && !matches!(wanted.role, Role::Init | Role::Ephemeral) {
             unready.push(wanted.name.clone());
         }
         let apps_began = pod.apps().any(|app| facts.newest(&app.name).is_some());
-        blocked |= wanted.role != Role::App && !apps_began && !init_passed(wanted, facts);
+        blocked |= wanted.role.is_init() && !apps_began && !init_passed(wanted, facts);
     }
     if !inits.is_empty() {
         out.insert("initContainerStatuses".into(), inits.into());
     }
     out.insert("containerStatuses".into(), apps.into());
-    out.insert("conditions".into(), conditions(pod, facts, before, phase, ended, &unready, now));
+    if !ephemerals.is_empty() {
+        out.insert("ephemeralContainerStatuses".into(), ephemerals.into());
+    }
+    out.insert("conditions".into(), conditions::conditions(pod, facts, before, phase, ended, &unready, now));
     Value::Object(out)
 }
 
@@ -82,7 +90,9 @@ fn init_passed(wanted: &Wanted, facts: &Facts) -> bool {
 }
 
 fn phase(pod: &Pod, facts: &Facts, condemned: bool) -> &'static str {
-    let alive = facts.running().any(|(name, _)| pod.container(name).is_none_or(|wanted| wanted.role != Role::Sidecar));
+    let alive = facts.running().any(|(name, _)| {
+        pod.container(name).is_none_or(|wanted| !matches!(wanted.role, Role::Sidecar | Role::Ephemeral))
+    });
     match outcome(pod, facts) {
         Some(true) if !condemned => return "Succeeded",
         Some(false) => return "Failed",
@@ -104,209 +114,13 @@ fn pod_ip(pod: &Pod, facts: &Facts, around: &Around) -> Option<String> {
     }
 }
 
-fn container(pod: &Pod, wanted: &Wanted, facts: &Facts, before: &Value, blocked: bool, now: Moment) -> (Value, bool) {
-    let runs = facts.runs.get(&wanted.name).map(Vec::as_slice).unwrap_or_default();
-    let told = told(before, wanted);
-    let newest = runs.first();
-    let mut ready = false;
-    let mut started = false;
-    let (state, last) = match newest {
-        None => {
-            (waiting(pod, wanted, facts, blocked, now), at(told, &["lastState"]).cloned().unwrap_or_else(|| json!({})))
-        }
-        Some(run) => {
-            let earlier = runs.get(1).and_then(terminated);
-            match &run.state {
-                State::Running => {
-                    let probed = facts.probed.get(&run.id).copied();
-                    started = probed.is_none_or(|probed| probed.started);
-                    ready = started && probed.is_none_or(|probed| probed.ready);
-                    (
-                        json!({"running": {"startedAt": run.started.rfc3339()}}),
-                        earlier.unwrap_or_else(|| kept_last(told)),
-                    )
-                }
-                State::Exited(exit) => {
-                    ready = wanted.role == Role::Init && exit.code == 0;
-                    let this = terminated(run).unwrap_or_default();
-                    match step(pod, wanted, facts, now) {
-                        Step::Wait { reason, message, .. }
-                            if pod.deleting.is_none() && reason != "ContainerCreating" =>
-                        {
-                            (waiting_as(reason, &message), this)
-                        }
-                        _ => (this, earlier.unwrap_or_else(|| kept_last(told))),
-                    }
-                }
-            }
-        }
-    };
-    let mut entry = Map::new();
-    entry.insert("name".into(), wanted.name.clone().into());
-    entry.insert("image".into(), newest.map_or(wanted.image.as_str(), |run| run.image.as_str()).into());
-    entry.insert("imageID".into(), newest.map_or("", |run| run.image_id.as_str()).into());
-    if let Some(run) = newest {
-        entry.insert("containerID".into(), format!("mote://{}", run.id).into());
-    }
-    let restarts =
-        newest.map_or_else(|| facts.first_attempt.get(&wanted.name).copied().unwrap_or(0), |run| run.attempt);
-    entry.insert("restartCount".into(), restarts.into());
-    entry.insert("ready".into(), ready.into());
-    entry.insert("started".into(), started.into());
-    entry.insert("state".into(), state);
-    entry.insert("lastState".into(), last);
-    (Value::Object(entry), ready)
-}
-
-fn told<'a>(before: &'a Value, wanted: &Wanted) -> &'a Value {
-    let list = if wanted.role == Role::App { "containerStatuses" } else { "initContainerStatuses" };
-    list_at(before, &[list]).iter().find(|entry| str_at(entry, &["name"]) == wanted.name).unwrap_or(&Value::Null)
-}
-
-fn kept_last(told: &Value) -> Value {
-    at(told, &["lastState"]).cloned().unwrap_or_else(|| json!({}))
-}
-
-fn waiting_as(reason: &str, message: &str) -> Value {
-    if message.is_empty() {
-        json!({"waiting": {"reason": reason}})
-    } else {
-        json!({"waiting": {"reason": reason, "message": message}})
-    }
-}
-
-fn waiting(pod: &Pod, wanted: &Wanted, facts: &Facts, blocked: bool, now: Moment) -> Value {
-    if blocked {
-        return waiting_as("PodInitializing", "");
-    }
-    match step(pod, wanted, facts, now) {
-        Step::Wait { reason, message, .. } => waiting_as(reason, &message),
-        _ if wanted.role == Role::App && pod.containers.iter().any(|other| other.role != Role::App) => {
-            waiting_as("PodInitializing", "")
-        }
-        _ => waiting_as("ContainerCreating", ""),
-    }
-}
-
-fn terminated(run: &Instance) -> Option<Value> {
-    let exit = run.exit()?;
-    let mut entry = Map::new();
-    entry.insert("exitCode".into(), exit.code.into());
-    if exit.signal != 0 {
-        entry.insert("signal".into(), exit.signal.into());
-    }
-    entry.insert("reason".into(), reason(exit).into());
-    let message = exit.cannot_run.as_deref().unwrap_or(&exit.message);
-    if !message.is_empty() {
-        entry.insert("message".into(), message.into());
-    }
-    entry.insert("startedAt".into(), run.started.rfc3339().into());
-    entry.insert("finishedAt".into(), exit.finished.rfc3339().into());
-    entry.insert("containerID".into(), format!("mote://{}", run.id).into());
-    Some(json!({"terminated": Value::Object(entry)}))
-}
-
-fn reason(exit: &Exit) -> &'static str {
-    match exit {
-        Exit { cannot_run: Some(_), .. } => "ContainerCannotRun",
-        Exit { oom_killed: true, .. } => "OOMKilled",
-        Exit { code: 0, .. } => "Completed",
-        _ => "Error",
-    }
-}
-
-fn conditions(
-    pod: &Pod,
-    facts: &Facts,
-    before: &Value,
-    phase: &str,
-    ended: bool,
-    unready: &[String],
-    now: Moment,
-) -> Value {
-    let completed = phase == "Succeeded";
-    let why_unready = |yes: bool| -> (bool, &'static str, String) {
-        match (yes, ended) {
-            (true, _) => (true, "", String::new()),
-            (false, true) => (false, if completed { "PodCompleted" } else { "PodFailed" }, String::new()),
-            (false, false) => {
-                (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
-            }
-        }
-    };
-    let sandbox = matches!(facts.sandbox, Sandbox::Ready { .. });
-    let all_init = completed || initialized(pod, facts);
-    let not_done: Vec<&str> = pod
-        .containers
-        .iter()
-        .filter(|wanted| wanted.role != Role::App && !init_passed(wanted, facts))
-        .map(|wanted| wanted.name.as_str())
-        .collect();
-    let initialised = match (all_init, completed) {
-        (true, true) => (true, "PodCompleted", String::new()),
-        (true, false) => (true, "", String::new()),
-        (false, _) => {
-            (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", not_done.join(" ")))
-        }
-    };
-    let containers_ready = !ended && unready.is_empty();
-    let closed: Vec<&str> = list_at(&pod.object, &["spec", "readinessGates"])
-        .iter()
-        .map(|gate| str_at(gate, &["conditionType"]))
-        .filter(|gate| {
-            !list_at(&pod.object, &["status", "conditions"])
-                .iter()
-                .any(|c| str_at(c, &["type"]) == *gate && str_at(c, &["status"]) == "True")
-        })
-        .collect();
-    let ready = match (containers_ready, closed.first()) {
-        (true, Some(gate)) => (
-            false,
-            "ReadinessGatesNotReady",
-            format!("corresponding condition of pod readiness gate {gate:?} does not exist."),
-        ),
-        (yes, _) => why_unready(yes),
-    };
-    let mine = [
-        ("PodReadyToStartContainers", (sandbox, "", String::new())),
-        ("Initialized", initialised),
-        ("Ready", ready),
-        ("ContainersReady", why_unready(containers_ready)),
-        ("PodScheduled", (true, "", String::new())),
-    ];
-    let old = list_at(before, &["conditions"]);
-    let mut out = Vec::new();
-    for (kind, (yes, reason, message)) in mine {
-        let word = if yes { "True" } else { "False" };
-        let same = old.iter().find(|c| str_at(c, &["type"]) == kind && str_at(c, &["status"]) == word);
-        let since = same.map(|c| str_at(c, &["lastTransitionTime"])).filter(|since| clock::parse(since).is_some());
-        let mut entry = Map::new();
-        entry.insert("type".into(), kind.into());
-        entry.insert("status".into(), word.into());
-        entry.insert("lastProbeTime".into(), Value::Null);
-        entry.insert("lastTransitionTime".into(), since.map_or_else(|| now.rfc3339(), str::to_owned).into());
-        if !reason.is_empty() {
-            entry.insert("reason".into(), reason.into());
-        }
-        if !message.is_empty() {
-            entry.insert("message".into(), message.into());
-        }
-        out.push(Value::Object(entry));
-    }
-    let foreign = list_at(&pod.object, &["status", "conditions"]).iter().filter(|c| !mine_type(str_at(c, &["type"])));
-    out.extend(foreign.cloned());
-    Value::Array(out)
-}
-
-fn mine_type(kind: &str) -> bool {
-    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
-}
-
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
 
-    use super::super::model::{Failure, ImageState, Probed, Source, Volumes};
+    use mote_api::tree::list_at;
+
+    use super::super::model::{Exit, Failure, ImageState, Instance, Probed, Source, State, Volumes};
     use super::*;
 
     fn pod(spec: Value) -> Pod {

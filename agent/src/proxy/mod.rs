@@ -74,7 +74,7 @@ impl Proxy {
     pub fn apply(&mut self, services: &Services) -> Result<(), Error> {
         let mut socket = Socket::netfilter()?;
         let name = self.config.tag.proxy_table();
-        if !nft::table_exists(&mut socket, &name)? {
+        if !nft::present::table_exists(&mut socket, &name)? {
             self.applied = None;
         }
         if self.applied.as_ref().is_some_and(|(generation, _)| *generation == services.generation()) {

@@ -7,7 +7,7 @@
 pub(crate) mod admit;
 pub(crate) mod allocate;
 pub mod client;
-pub(crate) mod mirror;
+pub mod events;
 pub(crate) mod object;
 pub(crate) mod patch;
 pub(crate) mod read;
@@ -26,10 +26,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use admit::by_namespace::ByNamespace;
 
-use crate::auth::rbac::rule::Rule;
-use crate::auth::{node, rbac};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::mirror::Mirror;
+use crate::rbac::{self, rule::Rule};
 use crate::store::{Class, CommitError, Compacted, Store};
 
 /// Bytes of one stored object.
@@ -46,11 +46,11 @@ pub struct Api {
     pub(crate) ca_pem: Rc<str>,
     pub(crate) addresses: RefCell<allocate::InFlight>,
     pub(crate) parsed: read::ParsedCache,
-    pub(crate) events: RefCell<crate::events::Window>,
-    pub(crate) rbac: mirror::Mirror<rbac::Index>,
-    pub(crate) limits: mirror::Mirror<ByNamespace>,
-    pub(crate) quotas: mirror::Mirror<ByNamespace>,
-    pub(crate) priorities: mirror::Mirror<ByNamespace>,
+    pub(crate) events: RefCell<events::Window>,
+    pub(crate) rbac: Mirror<rbac::Index>,
+    pub(crate) limits: Mirror<ByNamespace>,
+    pub(crate) quotas: Mirror<ByNamespace>,
+    pub(crate) priorities: Mirror<ByNamespace>,
     /// Held while a create is charged to quotas: they would but break each other's guards.
     pub(crate) charging: tokio::sync::Mutex<()>,
     /// What every node may.
@@ -70,12 +70,12 @@ impl Api {
             addresses: RefCell::default(),
             parsed: read::ParsedCache::default(),
             events: RefCell::default(),
-            rbac: rbac::guard::mirror(),
-            limits: mirror::Mirror::new("/registry/core/limitranges/"),
-            quotas: mirror::Mirror::new(admit::quota::PREFIX),
-            priorities: mirror::Mirror::new(admit::priority::PREFIX),
+            rbac: rbac::mirror(),
+            limits: Mirror::new("/registry/core/limitranges/"),
+            quotas: Mirror::new(admit::quota::PREFIX),
+            priorities: Mirror::new(admit::priority::PREFIX),
             charging: tokio::sync::Mutex::new(()),
-            node_rules: node::rules(),
+            node_rules: rbac::table::node_rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),
         })
@@ -122,8 +122,10 @@ pub(crate) fn class_of(kind: &Kind) -> Class {
     }
 }
 
-pub(crate) fn compacted(e: Compacted) -> Status {
-    Status::too_old(e.wanted.0, e.oldest.0)
+impl From<Compacted> for Status {
+    fn from(e: Compacted) -> Status {
+        Status::too_old(e.wanted.0, e.oldest.0)
+    }
 }
 
 /// A refused commit as clients see it; conflicts are for the caller.

@@ -85,8 +85,7 @@ impl Api {
         admit::identity(place.kind, place.ns, place.name, &mut wanted)?;
         let warnings = schema::check(place.kind, &mut wanted, duplicates, options.unknown)?;
         let writer = Writer { manager: &options.manager, subresource: place.sub, now: self.now() };
-        let exists =
-            self.store.get(&object::key(place.kind, place.ns, place.name), None).await.map_err(super::compacted)?;
+        let exists = self.store.get(&object::key(place.kind, place.ns, place.name), None).await?;
         let mut written = if exists.is_none() && place.sub.is_empty() {
             let new = apply::apply(place.kind, None, &wanted, &writer, options.force)?;
             match self.create(place.kind, place.ns, new, &[], options).await {

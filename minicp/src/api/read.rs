@@ -12,7 +12,7 @@ use mote_api::tree::{Value, json, set};
 
 use super::client::EventType;
 use super::request::{Filter, Query};
-use super::{Api, compacted, object};
+use super::{Api, object};
 use crate::store::{Change, Ended, Entry, Revision, Watcher};
 
 /// Parsed objects kept for watchers that are about to ask for the same change.
@@ -96,7 +96,7 @@ pub(crate) struct Listed {
 
 impl Api {
     pub(crate) async fn entry(&self, kind: &Kind, ns: &str, name: &str) -> Result<Entry, Status> {
-        let found = self.store.get(&object::key(kind, ns, name), None).await.map_err(compacted)?;
+        let found = self.store.get(&object::key(kind, ns, name), None).await?;
         found.ok_or_else(|| Status::not_found(kind, name))
     }
     /// A page; `ns` "" for all.
@@ -125,7 +125,7 @@ impl Api {
             let wanted = if query.limit == 0 { 0 } else { query.limit - out.entries.len() };
             let range = self.store.range(&prefix, &after, at, wanted).await.map_err(|e| match at {
                 Some(_) if !query.after.is_empty() => Status::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."),
-                _ => compacted(e),
+                _ => e.into(),
             })?;
             out.revision = range.revision;
             at = Some(range.revision);
@@ -156,7 +156,7 @@ impl Api {
             // A revision of the future: of another life of this store. List again.
             return Err(Status::expired(format!("too large resource version: {from}")));
         }
-        let watcher = self.store.watch(&object::prefix(kind, ns), from).map_err(compacted)?;
+        let watcher = self.store.watch(&object::prefix(kind, ns), from)?;
         Ok(ApiWatch { api: self.clone(), kind: kind.clone(), filter, watcher })
     }
 }

@@ -141,8 +141,7 @@ impl Api {
             charge.join(&mut txn);
             let commit = self.store.commit(txn).await;
             // Was it there already, or did only a quota change meanwhile?
-            let raced = commit == Err(CommitError::Conflict)
-                && self.store.get(&key, None).await.map_err(super::compacted)?.is_none();
+            let raced = commit == Err(CommitError::Conflict) && self.store.get(&key, None).await?.is_none();
             if !raced || tries >= WRITE_TRIES_MAX {
                 return Ok(commit);
             }

@@ -6,9 +6,9 @@ use hyper::HeaderMap;
 use mote_api::kind::Kind;
 use mote_api::status::Status;
 
-use super::{Attributes, UserInfo, account_of};
 use crate::api::Api;
 use crate::api::request::decode;
+use crate::user::{Attributes, UserInfo, account_of};
 
 const EXTRA: &str = "impersonate-extra-";
 /// Groups and further facts of one request.
@@ -83,6 +83,7 @@ fn pseudo_kind(ask: &Attributes<'_>) -> Kind {
         verbs: mote_api::kind::Verbs::CreateOnly,
         subresources: Vec::new(),
         type_name: "".into(),
+        custom: None,
     }
 }
 

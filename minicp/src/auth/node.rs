@@ -6,17 +6,8 @@
 
 use mote_api::tree::{Value, list_at, str_at};
 
-use super::Attributes;
-use super::rbac::bootstrap::rules_of;
-use super::rbac::rule::Rule;
 use crate::api::{Api, object};
-
-/// Rules that hold for every node, before its relations are looked at.
-pub(crate) fn rules() -> Vec<Rule> {
-    let mut rules = rules_of("system:node");
-    rules.extend(rules_of("system:node-proxier"));
-    rules
-}
+use crate::user::Attributes;
 
 /// True: yes. False: nothing to say. Err: no, and why.
 pub(crate) async fn judge(api: &Api, node: &str, what: &Attributes<'_>) -> Result<bool, String> {

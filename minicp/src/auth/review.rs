@@ -5,10 +5,10 @@ use mote_api::kind::Kind;
 use mote_api::status::Status;
 use mote_api::tree::{Value, at, json, list_at, map_at, set, str_at};
 
-use super::rbac::rule::Rule;
 use super::tokens::Tokens;
-use super::{Attributes, UserInfo};
 use crate::api::Api;
+use crate::rbac::rule::Rule;
+use crate::user::{Attributes, UserInfo};
 
 /// As TokenReview and SelfSubjectReview show a user.
 fn shown(user: &UserInfo) -> Value {
@@ -104,7 +104,7 @@ async fn rules(api: &Api, spec: &Value, user: &UserInfo) -> Result<Value, Status
     }
     let mut all = match api.rbac.read(&*api.store).await {
         Ok(index) => index.rules(user, ns),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     };
     if user.as_node().is_some() {
         all.extend(api.node_rules.iter().cloned());

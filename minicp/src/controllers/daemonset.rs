@@ -8,8 +8,9 @@ use super::frame::Key;
 use super::frame::run::{Outcome, Work};
 use super::pods::{PodOwner, create_all, delete_pods, pod_from};
 use super::view::apps::template_fingerprint;
-use super::view::node::{Effect, Node};
+use super::view::node::Node;
 use super::view::pod::Pod;
+use super::view::taints::{Effect, Taint};
 use super::world::Change;
 use super::{REVISION_HASH, frame};
 use crate::scheduler::plan::feasible_by_labels;
@@ -85,7 +86,7 @@ struct Update {
 }
 
 fn fits(sample: &Pod, node: &Node) -> bool {
-    let borne = |taint: &&super::view::node::Taint| {
+    let borne = |taint: &&Taint| {
         taint.effect == Effect::PreferNoSchedule || sample.tolerations.iter().any(|t| t.tolerates(taint))
     };
     feasible_by_labels(sample, node) && node.taints.iter().all(|taint| borne(&taint))

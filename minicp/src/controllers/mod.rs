@@ -1,6 +1,6 @@
 //! Controllers: watch, compare, fix. Each derives one thing from the store's truth and writes it back through the API.
 //!
-//! Tasks (all local to one thread, ended when [`Running`] is dropped):
+//! Tasks (all local to one thread, ended when [`crate::control::Running`] is dropped):
 //! - one reflector per resource ([`frame::reflect`]): list and watch -> [`world::World`], which tells every route;
 //! - per controller one [`frame::run`] loop: its queue of keys -> `reconcile(key)`: read the world, plan (pure), execute;
 //! - the scheduler ([`crate::scheduler`]) stands on the same world, so that a pod is parsed and kept once.
@@ -27,11 +27,7 @@ pub mod statefulset;
 pub mod view;
 pub mod world;
 
-#[cfg(test)]
-mod sim;
-
-use crate::api::client::Client;
-use crate::config::{Cidr, Config};
+use crate::config::Cidr;
 use events::Recorder;
 use frame::Key;
 use frame::reflect::{Keeper, reflect};
@@ -94,44 +90,22 @@ pub struct Context {
     pub settings: Rc<Settings>,
 }
 
-/// All tasks of scheduler and controllers; dropping it ends them.
-pub struct Running {
-    _tasks: JoinSet<()>,
-}
-
-/// Starts scheduler and controllers on the current `LocalSet`.
-pub fn spawn_all(client: &Client, config: &Config) -> Running {
-    let limits = Limits {
-        node_grace_ms: u64::try_from(config.node_grace_seconds).unwrap_or(40).saturating_mul(1000),
-        eviction_seconds: config.unreachable_seconds,
-        ..Limits::default()
-    };
-    let settings = Settings { limits, cluster_cidr: config.cluster_cidr, node_prefix: 24, ca_pem: client.ca_pem() };
-    spawn(Rc::new(client.clone()), settings)
-}
-
-/// The same on any side of the seam.
-pub fn spawn(api: Rc<dyn Api>, settings: Settings) -> Running {
-    let world = Rc::new(World::default());
-    let events = Recorder::new(api.clone());
-    let cx = Context { api: api.clone(), world: world.clone(), events, settings: Rc::new(settings) };
-    let mut tasks = JoinSet::new();
-    replicaset::spawn(&cx, &mut tasks);
-    deployment::spawn(&cx, &mut tasks);
-    endpoints::spawn(&cx, &mut tasks);
-    node::spawn(&cx, &mut tasks);
-    namespace::spawn(&cx, &mut tasks);
-    daemonset::spawn(&cx, &mut tasks);
-    statefulset::spawn(&cx, &mut tasks);
-    job::spawn(&cx, &mut tasks);
-    cronjob::spawn(&cx, &mut tasks);
-    pods::spawn(&cx, &mut tasks);
-    gc::spawn(&cx, &mut tasks);
-    crate::scheduler::spawn(&cx, &mut tasks);
+/// Starts every controller and the reflectors that feed the world.
+pub fn spawn(cx: &Context, tasks: &mut JoinSet<()>) {
+    replicaset::spawn(cx, tasks);
+    deployment::spawn(cx, tasks);
+    endpoints::spawn(cx, tasks);
+    node::spawn(cx, tasks);
+    namespace::spawn(cx, tasks);
+    daemonset::spawn(cx, tasks);
+    statefulset::spawn(cx, tasks);
+    job::spawn(cx, tasks);
+    cronjob::spawn(cx, tasks);
+    pods::spawn(cx, tasks);
+    gc::spawn(cx, tasks);
     for (res, name) in RESOURCES {
-        tasks.spawn_local(reflect(api.clone(), name.into(), Rc::new(Feed { world: world.clone(), res })));
+        tasks.spawn_local(reflect(cx.api.clone(), name.into(), Rc::new(Feed { world: cx.world.clone(), res })));
     }
-    Running { _tasks: tasks }
 }
 
 /// One resource's reflector feeds the world.
@@ -151,6 +125,10 @@ impl Keeper for Feed {
 }
 
 impl Context {
+    pub fn new(api: Rc<dyn Api>, settings: Settings) -> Context {
+        let events = Recorder::new(api.clone());
+        Context { api, world: Rc::default(), events, settings: Rc::new(settings) }
+    }
     /// Starts one controller: `route` turns changes into keys, `reconcile` makes one key right.
     fn start(
         &self,

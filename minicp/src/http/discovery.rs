@@ -6,7 +6,7 @@ use mote_api::tree::{Value, json, set};
 
 use super::App;
 use super::answer::{self, Answer};
-use super::route::Asked;
+use super::asked::Asked;
 
 /// Groups in registry order, each with its versions, the preferred one first.
 pub(super) fn groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {

@@ -7,9 +7,9 @@ use hyper::header::AUTHORIZATION;
 use mote_api::status::Status;
 
 use super::App;
-use super::route::Asked;
+use super::asked::Asked;
 use crate::api::request::{Target, Verb};
-use crate::auth::{Attributes, UserInfo};
+use crate::user::{Attributes, UserInfo};
 
 /// The user of a request; `user`: known by its connection.
 pub(super) async fn prove(app: &App, user: Option<Rc<UserInfo>>, headers: &HeaderMap) -> Result<Rc<UserInfo>, Status> {

@@ -1,14 +1,16 @@
 //! HTTP/1.1 in front of the API: connections, the way from a request to an answer, limits.
 //!
 //! `serve` runs one connection (TLS or memory); `route` finds what a request means; `answer` forms bodies (objects, Tables, Status); `watch`
-//! streams; `discovery` and `openapi` describe what is served; `proxy` passes log requests on to node agents.
+//! streams; `discovery` and `openapi` describe what is served; `proxy` passes on to node agents what they answer, `relay` what pods, Services and nodes do.
 
 pub(crate) mod answer;
+pub(crate) mod asked;
 pub(crate) mod body;
 mod discovery;
 mod gate;
 mod openapi;
 pub(crate) mod proxy;
+mod relay;
 mod resource;
 mod route;
 mod stall;
@@ -33,8 +35,9 @@ use tokio::sync::watch::Receiver;
 use crate::Dial;
 use crate::api::Api;
 use crate::audit::Audit;
-use crate::auth::{UserInfo, tokens::Tokens};
+use crate::auth::tokens::Tokens;
 use crate::flow::Flow;
+use crate::user::UserInfo;
 
 /// Connections at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 2048;
@@ -58,6 +61,8 @@ pub(crate) struct App {
     /// In-process node agents by node name.
     pub local_nodes: RefCell<HashMap<String, Dial>>,
     pub node_tls: Arc<rustls::ClientConfig>,
+    /// To pods that want TLS: nobody signed for them.
+    pub pod_tls: Arc<rustls::ClientConfig>,
     pub connections: Cell<usize>,
     /// Connections by address.
     pub peers: RefCell<HashMap<IpAddr, usize>>,

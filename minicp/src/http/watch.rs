@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::App;
 use super::answer::{self, Answer, Form};
+use super::asked::Asked;
 use super::body::AnswerBody;
-use super::route::Asked;
 use crate::api::client::EventType;
 use crate::api::object;
 use crate::api::read::{ApiWatch, ListQuery, Told, bookmark};

@@ -20,7 +20,7 @@ use ring::digest;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 const DAY: i64 = 86_400;
 const CA_DAYS: i64 = 3650;

@@ -143,7 +143,7 @@ fn condition(csr: &Value, ty: &str, reason: &str, message: &str, now: Time) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::UserInfo;
+    use crate::user::UserInfo;
 
     #[test]
     fn plans() {

@@ -4,8 +4,9 @@
 
 use super::snapshot::{NodeInfo, Snapshot, scored};
 use super::terms::{Lack, Terms};
-use crate::controllers::view::node::{Effect, Node, Taint, Truth};
+use crate::controllers::view::node::{Node, Truth};
 use crate::controllers::view::pod::Pod;
+use crate::controllers::view::taints::{Effect, Taint};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;

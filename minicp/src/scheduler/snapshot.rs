@@ -3,7 +3,8 @@
 //! A pod that was just given a node is *assumed* there at once, so that a burst is placed right before any bind is confirmed.
 
 use crate::controllers::view::node::Node;
-use crate::controllers::view::pod::{Pod, Resources};
+use crate::controllers::view::pod::Pod;
+use crate::controllers::view::resources::Resources;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

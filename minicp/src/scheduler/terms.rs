@@ -2,7 +2,8 @@
 
 use super::plan::feasible_by_labels;
 use super::snapshot::{NodeInfo, Snapshot};
-use crate::controllers::view::pod::{Pod, PodTerm, Spread};
+use crate::controllers::view::affinity::{PodTerm, Spread};
+use crate::controllers::view::pod::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -64,7 +65,7 @@ impl<'a> Terms<'a> {
                 }
             }
             terms.first_of_group = terms.wanted.iter().all(|(_, values)| values.is_empty())
-                && affinity.with_required.iter().all(|term| term.matches(pod));
+                && affinity.with_required.iter().all(|term| term.matches(&pod.meta));
         }
         for spread in &pod.spread {
             let count = Count::new(spread, pod, snapshot);
@@ -76,13 +77,13 @@ impl<'a> Terms<'a> {
     fn others(&mut self, pod: &Pod, snapshot: &Snapshot) {
         for (info, other) in snapshot.opinionated() {
             let Some(affinity) = &other.affinity else { continue };
-            for term in affinity.without_required.iter().filter(|term| term.matches(pod)) {
+            for term in affinity.without_required.iter().filter(|term| term.matches(&pod.meta)) {
                 self.closed_by_others.extend(domain(info, &term.topology_key));
             }
             let weighed = affinity.with_required.iter().map(|term| (term, 1));
             let weighed = weighed.chain(affinity.with_preferred.iter().map(|term| (term, term.weight)));
             let weighed = weighed.chain(affinity.without_preferred.iter().map(|term| (term, -term.weight)));
-            for (term, weight) in weighed.filter(|(term, _)| term.matches(pod)) {
+            for (term, weight) in weighed.filter(|(term, _)| term.matches(&pod.meta)) {
                 self.prefer(info, term, weight);
             }
         }
@@ -91,16 +92,16 @@ impl<'a> Terms<'a> {
     fn own(&mut self, pod: &'a Pod, info: &NodeInfo, other: &Pod) {
         let Some(affinity) = &pod.affinity else { return };
         for (term, values) in &mut self.wanted {
-            if term.matches(other) {
+            if term.matches(&other.meta) {
                 values.extend(info.node.labels().get(&term.topology_key).map(Into::into));
             }
         }
-        for term in affinity.without_required.iter().filter(|term| term.matches(other)) {
+        for term in affinity.without_required.iter().filter(|term| term.matches(&other.meta)) {
             self.closed.extend(domain(info, &term.topology_key));
         }
         let preferred = affinity.with_preferred.iter().map(|term| (term, term.weight));
         let preferred = preferred.chain(affinity.without_preferred.iter().map(|term| (term, -term.weight)));
-        for (term, weight) in preferred.filter(|(term, _)| term.matches(other)) {
+        for (term, weight) in preferred.filter(|(term, _)| term.matches(&other.meta)) {
             self.prefer(info, term, weight);
         }
     }

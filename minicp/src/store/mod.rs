@@ -109,21 +109,17 @@ pub struct Change {
 }
 
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+/// The answer to a question about the present or the past.
+pub type Reading<'a, T> = Pending<'a, Result<T, Compacted>>;
 
 /// A store engine.
 pub trait Store {
     /// The newest revision that reads see.
     fn revision(&self) -> Revision;
     /// At a past revision, or now.
-    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Pending<'a, Result<Option<Entry>, Compacted>>;
+    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Reading<'a, Option<Entry>>;
     /// Keys that start with `prefix` and come after `after` ("": from the first), at most `limit` (0: all).
-    fn range<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: &'a str,
-        at: Option<Revision>,
-        limit: usize,
-    ) -> Pending<'a, Result<Range, Compacted>>;
+    fn range<'a>(&'a self, prefix: &'a str, after: &'a str, at: Option<Revision>, limit: usize) -> Reading<'a, Range>;
     /// Ready when the commit is as safe as its class promises and visible to reads. Order of calls is order of revisions.
     fn commit(&self, txn: Txn) -> Pending<'_, Result<Revision, CommitError>>;
     /// Changes of keys that start with `prefix`, by revisions after `from`.

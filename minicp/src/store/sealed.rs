@@ -14,7 +14,9 @@ use mote_api::tree::{Value, list_at, str_at};
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Change, Class, CommitError, Compacted, Entry, Guard, Op, Pending, Range, Revision, Store, Txn, Watcher};
+use super::{
+    Change, Class, CommitError, Compacted, Entry, Guard, Op, Pending, Range, Reading, Revision, Store, Txn, Watcher,
+};
 
 const MARK: &[u8] = b"k8s:enc:";
 /// Keys of one configuration.
@@ -167,19 +169,13 @@ impl Store for Sealed {
     fn revision(&self) -> Revision {
         self.inner.revision()
     }
-    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Pending<'a, Result<Option<Entry>, Compacted>> {
+    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Reading<'a, Option<Entry>> {
         if !self.keys.concerns(key) {
             return self.inner.get(key, at);
         }
         Box::pin(async move { Ok(self.inner.get(key, at).await?.map(|e| self.keys.opened(key, e))) })
     }
-    fn range<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: &'a str,
-        at: Option<Revision>,
-        limit: usize,
-    ) -> Pending<'a, Result<Range, Compacted>> {
+    fn range<'a>(&'a self, prefix: &'a str, after: &'a str, at: Option<Revision>, limit: usize) -> Reading<'a, Range> {
         Box::pin(async move {
             let mut range = self.inner.range(prefix, after, at, limit).await?;
             for (key, entry) in &mut range.entries {

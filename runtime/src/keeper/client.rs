@@ -2,8 +2,10 @@
 
 use super::protocol::{Call, Decoder, Event, Failure, FailureKind, FrameError, Message, Reply, Request, encode};
 use super::rundir::RunDir;
+use crate::descriptors;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,6 +33,11 @@ impl Client {
     /// # Errors
     /// What the keeper said, or a lost connection as `Limit`.
     pub fn call(&mut self, request: Request) -> Result<Reply, Failure> {
+        self.call_with(request, &[])
+    }
+
+    /// The same, with descriptors for the request.
+    pub(crate) fn call_with(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, Failure> {
         self.seq = self.seq.wrapping_add(1);
         let lost = |e: io::Error| {
             let skew = e.get_ref().and_then(|e| e.downcast_ref()).is_some_and(|e| matches!(e, FrameError::Version(_)));
@@ -38,7 +45,9 @@ impl Client {
         };
         let frame =
             encode(&Call { seq: self.seq, request }).map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
-        self.stream.write_all(&frame).map_err(lost)?;
+        let sent = if fds.is_empty() { Ok(0) } else { descriptors::send(&self.stream, &frame, fds) };
+        let rest = frame.get(sent.map_err(|e| lost(e.into()))?..).unwrap_or_default();
+        self.stream.write_all(rest).map_err(lost)?;
         let until = Instant::now() + ANSWER_WAIT_MAX;
         loop {
             match self.message(until).map_err(lost)? {

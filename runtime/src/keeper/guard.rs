@@ -6,12 +6,15 @@
 //! - The guard dies: the worker hears of it (PR_SET_PDEATHSIG), forks, and is the guard of the child, which goes on with all of its memory and
 //!   connections.
 //! - Both die before the other can fork, or first the worker of a container and later the guard that took it over: the kernel gives what they had
-//!   to init, for nobody can be put above a process that runs already. The containers go on; their statuses are read as a stranger's: from
-//!   /proc before init reaps, or (kernels from 6.15 on) by pidfd after it has. Where both come too late the exit's note says so.
+//!   to init, for nobody can be put above a process that runs already. The containers go on; their statuses are a stranger's: told by pidfd on
+//!   kernels from 6.15 on, by the process connector ([`super::exits`]) on older ones. What ends while neither is there at all is told by
+//!   pidfd to who has kept one ([`super::Witness`], the agent; from 6.15 on); before that, the exit's note says that its status is lost.
 //! - The worker ends for an upgrade: the guard executes the newer binary in place, so the containers stay its children.
 //!
-//! Guard and worker share a socket: the worker hands over copies of the FIFOs' descriptors, which are safe once sent.
+//! Guard and worker share a socket: the worker hands over copies of descriptors ([`Kept`]: FIFOs, terminals, clients' pipes), which are safe once
+//! sent, and which the next worker inherits.
 
+use super::kept::Kept;
 use super::record;
 use super::rundir::RunDir;
 use super::server::{Outcome, Server};
@@ -26,7 +29,6 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
 use nix::unistd::Pid;
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -40,11 +42,6 @@ const UPGRADE_CODE: i32 = 77;
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES_MAX: usize = 256;
-
-/// Stands for the FIFOs an older binary has left, until the worker has opened its own.
-pub(crate) const UNCLAIMED: &str = ".";
-
-pub(crate) type Fifos = BTreeMap<String, Vec<OwnedFd>>;
 
 /// The worker's end of the socket.
 pub(crate) struct Guard(OwnedFd);
@@ -75,13 +72,13 @@ enum Role {
 pub(crate) struct Pair {
     dir: RunDir,
     listener: UnixListener,
-    fifos: Fifos,
+    kept: Kept,
     pause: Duration,
 }
 
 impl Pair {
     pub(crate) fn new(dir: RunDir, listener: UnixListener) -> Self {
-        Self { dir, listener, fifos: Fifos::new(), pause: Duration::ZERO }
+        Self { dir, listener, kept: Kept::default(), pause: Duration::ZERO }
     }
 
     pub(crate) fn run(mut self) -> io::Result<()> {
@@ -116,7 +113,7 @@ impl Pair {
         match sys::fork_pid()? {
             None => {
                 drop(ours);
-                self.fifos.clear();
+                let kept = std::mem::take(&mut self.kept);
                 nix::sys::prctl::set_child_subreaper(true)?;
                 nix::sys::prctl::set_name(c"mote-keeper")?;
                 sys::tell_parent_death(libc::SIGUSR2)?;
@@ -131,7 +128,7 @@ impl Pair {
                     }
                     None => {
                         let listener = self.listener.try_clone()?;
-                        Box::new(Server::new(self.dir.clone(), Layout::discover(), listener, link)?)
+                        Box::new(Server::new(self.dir.clone(), Layout::discover(), listener, link, kept)?)
                     }
                 };
                 record::write_pid(self.dir.path());
@@ -139,7 +136,7 @@ impl Pair {
             }
             Some(worker) => {
                 if let Some(server) = server {
-                    self.fifos = server.fifos();
+                    self.kept = server.into_kept();
                 }
                 let _ = nix::sys::prctl::set_name(c"mote-guard");
                 Ok(Role::Guard { worker: Pid::from_raw(worker), socket: ours, born: Instant::now() })
@@ -227,8 +224,8 @@ impl Pair {
             }
             let text = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned();
             match text.split_at_checked(1) {
-                Some(("+", id)) => drop(self.fifos.insert(id.to_owned(), fds)),
-                Some(("-", id)) => drop(self.fifos.remove(id)),
+                Some(("+", id)) => self.kept.insert(id.to_owned(), fds),
+                Some(("-", id)) => self.kept.remove(id),
                 _ => {}
             }
         }
@@ -261,16 +258,12 @@ impl Pair {
         {
             return eprintln!("upgrade to {}: {said}", exe.display());
         }
-        let mut inherited = vec![self.listener.as_raw_fd()];
-        inherited.extend(self.fifos.values().flatten().map(AsRawFd::as_raw_fd));
-        for fd in &inherited {
-            sys::keep_over_exec(*fd);
-        }
-        let fds: Vec<String> = inherited.iter().map(RawFd::to_string).collect();
+        sys::keep_over_exec(self.listener.as_raw_fd());
+        let inherited = format!("{},{}", self.listener.as_raw_fd(), self.kept.over_exec());
         let error = std::process::Command::new(&exe)
             .args(["keeper", "--dir"])
             .arg(self.dir.path())
-            .env(super::RESUME, fds.join(","))
+            .env(super::RESUME, inherited)
             .exec();
         eprintln!("execute {}: {error}", exe.display());
     }
@@ -278,9 +271,9 @@ impl Pair {
 
 /// Goes on after [`Pair::upgrade`] in the older binary, whose words these are.
 pub(crate) fn resumed(dir: RunDir, text: &str) -> io::Result<Pair> {
-    let mut fds = text.split(',').map(|n| n.parse::<RawFd>().ok().filter(|n| *n > 2).map(sys::received_fd));
-    let listener = fds.next().flatten().ok_or_else(|| io::Error::other("resume: no listener"))?;
-    let mut pair = Pair::new(dir, UnixListener::from(listener));
-    pair.fifos.insert(UNCLAIMED.to_owned(), fds.flatten().collect());
-    Ok(pair)
+    let mut words = text.split(',');
+    let listener = words.next().and_then(|n| n.parse::<RawFd>().ok()).filter(|n| *n > 2).map(sys::received_fd);
+    let listener = listener.ok_or_else(|| io::Error::other("resume: no listener"))?;
+    let kept = Kept::after_exec(words);
+    Ok(Pair { kept, ..Pair::new(dir, UnixListener::from(listener)) })
 }

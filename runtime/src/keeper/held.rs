@@ -1,22 +1,24 @@
 //! One container in the keeper's hands, from the clone to its removal.
 
+use super::attach::Attachment;
 use super::exec::Place;
+use super::exits::Exits;
 use super::journal::Journal;
-use super::log::{CHUNK_BYTES, LogFile, Stream};
+use super::kept::Kept;
+use super::log::CHUNK_BYTES;
 use super::protocol::{Exit, Failure, FailureKind, Listed, Started, State};
 use super::record::{self, Record, now_ns};
 use super::rundir::RunDir;
+use super::stdio::Stdio;
 use crate::cgroup::{self, Layout};
-use crate::container::{Container, NamespaceKind, Stdio, valid_id};
+use crate::container::extras::Extras;
+use crate::container::{self, Container, NamespaceKind, valid_id};
 use crate::stages::report::Heard;
-use crate::stages::{self, ERR, Launch, OUT};
+use crate::stages::{self, Launch};
 use crate::sys;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ const STATUS_TRIES: u32 = 50;
 pub(crate) struct Held {
     pub(crate) record: Record,
     pub(crate) phase: Phase,
-    pub(crate) logs: Option<Logs>,
+    pub(crate) stdio: Option<Stdio>,
 }
 
 pub(crate) enum Phase {
@@ -46,35 +48,6 @@ pub(crate) enum Phase {
     Exited(Exit),
 }
 
-pub(crate) struct Logs {
-    pub(crate) out: File,
-    pub(crate) err: File,
-    pub(crate) file: LogFile,
-}
-
-impl Logs {
-    /// Opens the FIFOs' read ends (made if missing) and the log file.
-    fn open(folder: &Path, log: &crate::container::Log) -> io::Result<Self> {
-        let fifo = |name: &str| {
-            let path = folder.join(name);
-            match nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)) {
-                Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-                Err(e) => return Err(io::Error::from(e)),
-            }
-            File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
-        };
-        Ok(Self { out: fifo(OUT)?, err: fifo(ERR)?, file: LogFile::open(log.clone())? })
-    }
-
-    /// True = there may be more.
-    pub(crate) fn pump(&mut self, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) -> bool {
-        let now = now_ns();
-        let out = self.file.pump(&mut self.out, Stream::Stdout, now, buffer, journal);
-        let err = self.file.pump(&mut self.err, Stream::Stderr, now, buffer, journal);
-        out || err
-    }
-}
-
 impl Held {
     /// Clones the container; what becomes of it is heard later.
     pub(crate) fn start(
@@ -86,7 +59,7 @@ impl Held {
         if !valid_id(&container.id) {
             return Err(Failure::new(FailureKind::Invalid, format!("container id {:?}: invalid", container.id)));
         }
-        if container.stdio == Stdio::Inherit {
+        if container.stdio == container::Stdio::Inherit {
             return Err(Failure::new(FailureKind::Invalid, "the keeper has no stdio to inherit"));
         }
         let folder = dir.container(&container.id);
@@ -111,10 +84,6 @@ impl Held {
         container: &Container,
         asked: (u64, u32),
     ) -> Result<Held, Failure> {
-        let log = match &container.stdio {
-            Stdio::Log(log) => Some(log.clone()),
-            _ => None,
-        };
         let told = |e: io::Error| stage_failure("run folder", format!("prepare {}: {e}", folder.display()));
         let mut record = Record {
             id: container.id.clone(),
@@ -123,13 +92,18 @@ impl Held {
             start_time: 0,
             started_at: now_ns(),
             cgroup: container.cgroup.path.clone(),
-            log,
+            log: container.stdio.log().cloned(),
             sandboxes: sandboxes_of(dir, container),
             own_pids: container.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none()),
         };
         record::write_state(folder, &record).map_err(told)?;
-        let logs = record.log.as_ref().map(|log| Logs::open(folder, log)).transpose().map_err(told)?;
-        let launched = stages::launch(&Launch::plain(container, folder, layout))?;
+        let mut stdio = Stdio::make(folder, &container.stdio).map_err(told)?;
+        let console = stdio.as_mut().and_then(Stdio::console_for_child);
+        let mut extras = Extras::default();
+        extras.process.terminal = console.is_some();
+        let plain = Launch::plain(container, folder, layout);
+        let launched =
+            stages::launch(&Launch { extras: &extras, console: console.as_ref().map(AsFd::as_fd), ..plain })?;
         record.pid = launched.pid;
         record.start_time = record::start_time(launched.pid).unwrap_or_default();
         if let Err(e) = record::write_state(folder, &record) {
@@ -140,12 +114,12 @@ impl Held {
         }
         let report = File::from(launched.report);
         let heard = Heard { warnings: launched.warnings, ..Heard::default() };
-        Ok(Held { record, phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked, child: true }, logs })
+        Ok(Held { record, phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked, child: true }, stdio })
     }
 
     /// What the last keeper left in `folder`; `None` = nothing that counts, and it is cleaned away. True = it is dead and its end is yet to be
     /// written down.
-    pub(crate) fn recover(folder: &Path, layout: &Layout) -> Option<(Held, bool)> {
+    pub(crate) fn recover(folder: &Path, layout: &Layout, kept: &mut Kept) -> Option<(Held, bool)> {
         let Some(record) = record::read_state(folder) else {
             let _ = std::fs::remove_dir_all(folder);
             return None;
@@ -159,14 +133,14 @@ impl Held {
             return None;
         }
         if let Some(exit) = record::read_exit(folder) {
-            return Some((Held { record, phase: Phase::Exited(exit), logs: None }, false));
+            return Some((Held { record, phase: Phase::Exited(exit), stdio: None }, false));
         }
-        let logs = record.log.as_ref().and_then(|log| Logs::open(folder, log).ok());
+        let stdio = record.log.as_ref().and_then(|log| Stdio::recover(folder, log, &record.id, kept).ok());
         let alive =
             sys::pidfd_open(record.pid).ok().filter(|_| record::start_time(record.pid) == Some(record.start_time));
         Some(match alive {
-            Some(pidfd) => (Held { record, phase: Phase::Running { pidfd, child: false }, logs }, false),
-            None => (Held { record, phase: Phase::Exited(Exit::default()), logs }, true),
+            Some(pidfd) => (Held { record, phase: Phase::Running { pidfd, child: false }, stdio }, false),
+            None => (Held { record, phase: Phase::Exited(Exit::default()), stdio }, true),
         })
     }
 
@@ -200,7 +174,13 @@ impl Held {
         let _ = report.read_to_end(&mut rest); // at its end already, or the child is dead
         heard.push(&rest);
         self.phase = Phase::Running { pidfd, child };
-        let started = heard.finish().map(|warnings| Started {
+        let mut finished = heard.finish();
+        if let (Ok(warnings), Some(stdio)) = (&mut finished, &mut self.stdio)
+            && let Err(e) = stdio.take_terminal()
+        {
+            warnings.push(format!("terminal: {e}")); // it has one, and nobody to talk to it
+        }
+        let started = finished.map(|warnings| Started {
             pid: self.record.pid,
             start_time: self.record.start_time,
             started_at: self.record.started_at,
@@ -220,6 +200,14 @@ impl Held {
         }
     }
 
+    pub(crate) fn attached(&self) -> impl Iterator<Item = &Attachment> {
+        self.stdio.iter().flat_map(|stdio| &stdio.audience.0)
+    }
+
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.stdio.as_ref().is_some_and(|stdio| stdio.terminal.master().is_some())
+    }
+
     pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
         match &self.phase {
             Phase::Starting { pidfd, .. } | Phase::Running { pidfd, .. } => Some(pidfd),
@@ -227,7 +215,7 @@ impl Held {
         }
     }
 
-    /// The exit, in memory and on file; logs are drained first, so that an event never overtakes a line.
+    /// The exit, in memory and on file; output is drained first, so that an event never overtakes a line. Who is attached is yet to be let go.
     pub(crate) fn end(
         &mut self,
         folder: &Path,
@@ -236,10 +224,9 @@ impl Held {
         buffer: &mut [u8; CHUNK_BYTES],
         journal: &Journal,
     ) -> Exit {
-        if let Some(logs) = &mut self.logs {
-            while logs.pump(buffer, journal) {}
+        if let Some(stdio) = &mut self.stdio {
+            stdio.drain(buffer, journal);
         }
-        self.logs = None;
         if !self.record.own_pids && !self.record.cgroup.is_empty() {
             let _ = cgroup::signal_all(layout, &self.record.cgroup, libc::SIGKILL); // what it left behind
         }
@@ -258,9 +245,10 @@ impl Held {
     }
 
     /// Wait status of a process that somebody else reaps: our guard, who writes it down first, or init.
-    pub(crate) fn foreign_status(&self, folder: &Path) -> Option<i32> {
-        let told = |pidfd: &OwnedFd| {
+    pub(crate) fn foreign_status(&self, folder: &Path, exits: &mut Exits) -> Option<i32> {
+        let mut told = |pidfd: &OwnedFd| {
             record::read_status(folder)
+                .or_else(|| exits.status(self.record.pid))
                 .or_else(|| record::zombie_status(self.record.pid, self.record.start_time))
                 .or_else(|| sys::pidfd_exit_status(pidfd.as_fd()))
         };

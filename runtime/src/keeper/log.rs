@@ -45,7 +45,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Reads what is there (bounded); true = the stream may hold more.
+    /// Reads what is there (bounded); each chunk is then for `heard`, until that says no. True = the stream may hold more.
     pub(crate) fn pump(
         &mut self,
         from: &mut File,
@@ -53,6 +53,7 @@ impl LogFile {
         now_ns: i64,
         buffer: &mut [u8; CHUNK_BYTES],
         journal: &Journal,
+        heard: &mut impl FnMut(&[u8]) -> bool,
     ) -> bool {
         for _ in 0..ROUNDS_MAX {
             // First, so that the length noted in the journal is that of the file the chunk goes to.
@@ -66,6 +67,9 @@ impl LogFile {
                         eprintln!("write log {}: {e}", self.log.path.display());
                         let _ = journal.clear();
                         self.file = None; // tried again at the next read: a full disk may have been emptied
+                    }
+                    if !heard(buffer.get(..count).unwrap_or_default()) {
+                        return true;
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

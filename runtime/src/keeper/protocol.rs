@@ -9,7 +9,7 @@ use crate::container::{Container, Process, Resources};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of this protocol; changes with any change of a type below.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Largest frame in bytes, header excluded. A container with the kernel's largest argument list still fits.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of output one exec may give back.
@@ -49,6 +49,18 @@ pub enum Request {
     /// for one with a terminal, a single socket that gets the terminal's master. Answered by [`Reply::Exec`] when it has ended; a
     /// client that goes away does not end it (its closed descriptors may).
     Session(Session),
+    /// Be told what a running container says from now on, and talk to it. With the request come three descriptors: a socket that gets one
+    /// descriptor (see [`Reply::Attached`]), and the writing ends of two pipes for stdout and stderr. Answered at once; the pipes
+    /// end when the container has ended, or when nobody read them for too long. [`super::session::attach`] does all of it.
+    Attach(Attach),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Container id.
+    pub id: String,
+    /// Give me the program's stdin as well, if it has one that is open.
+    pub stdin: bool,
 }
 
 /// A process that somebody talks to.
@@ -111,6 +123,16 @@ pub enum Reply {
     },
     Exec(ExecResult),
     Failed(Failure),
+    Attached(Attached),
+}
+
+/// What went over the socket that came with a [`Request::Attach`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// A descriptor did.
+    pub input: bool,
+    /// It is the master of the container's terminal: to write and to resize, never to read. Otherwise it is stdin's writing end.
+    pub terminal: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,17 +1,21 @@
 //! The keeper's loop: one poll over listener, clients, SIGCHLD, reports, logs and adopted processes. Idle it sleeps for ever.
 
+mod requests;
+
+use super::attach::Attachment;
 use super::clients::Clients;
 use super::exec;
-use super::guard::{Fifos, Guard, UNCLAIMED};
+use super::exits::Exits;
+use super::guard::Guard;
 use super::held::{Held, Phase};
 use super::journal::Journal;
+use super::kept::{Kept, UNCLAIMED};
 use super::log::CHUNK_BYTES;
-use super::protocol::{Call, Event, Exec, Exit, Failure, FailureKind, Reply, Request, Session, VERSION};
+use super::protocol::{Call, Event, Exit, Failure, FailureKind, Reply};
 use super::removal::Removal;
 use super::rundir::RunDir;
-use super::sandbox;
-use crate::cgroup::{self, Layout};
-use crate::container::Container;
+use super::stdio::client_key;
+use crate::cgroup::Layout;
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -19,7 +23,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
@@ -32,7 +36,9 @@ enum Source {
     Children,
     Client(u64),
     Report(String),
-    Log(String),
+    Output(String),
+    Attached(String, u64),
+    Parting(u64),
     Adopted(String),
     ExecOutput(i32),
     ExecReport(i32),
@@ -50,6 +56,10 @@ pub(crate) struct Server {
     buffer: Box<[u8; CHUNK_BYTES]>,
     journal: Journal,
     guard: Guard,
+    /// Of containers that have ended: they get the rest.
+    parting: Vec<Attachment>,
+    exits: Exits,
+    last_attachment: u64,
     outcome: Option<Outcome>,
 }
 
@@ -64,7 +74,13 @@ pub(crate) enum Outcome {
 }
 
 impl Server {
-    pub(crate) fn new(dir: RunDir, layout: Layout, listener: UnixListener, guard: Guard) -> io::Result<Self> {
+    pub(crate) fn new(
+        dir: RunDir,
+        layout: Layout,
+        listener: UnixListener,
+        guard: Guard,
+        mut kept: Kept,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let mut set = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGUSR2, Signal::SIGHUP] {
@@ -76,8 +92,9 @@ impl Server {
         let (mut held, mut dead) = (BTreeMap::new(), Vec::new());
         std::fs::create_dir_all(dir.containers())?;
         std::fs::create_dir_all(dir.sandboxes())?;
+        let exits = Exits::listen();
         for entry in std::fs::read_dir(dir.containers())?.flatten() {
-            if let Some((found, ended)) = Held::recover(&entry.path(), &layout) {
+            if let Some((found, ended)) = Held::recover(&entry.path(), &layout, &mut kept) {
                 let id = found.record.id.clone();
                 hold(&guard, &found);
                 if ended {
@@ -88,6 +105,7 @@ impl Server {
         }
         guard.release(UNCLAIMED);
         let buffer = Box::new([0; CHUNK_BYTES]);
+        let last_attachment = held.values().flat_map(Held::attached).map(|a| a.number).max().unwrap_or(0);
         let mut server = Self {
             dir,
             layout,
@@ -100,8 +118,12 @@ impl Server {
             buffer,
             journal,
             guard,
+            parting: Vec::new(),
+            exits,
+            last_attachment,
             outcome: None,
         };
+        server.exits.narrow(&server.strangers());
         dead.into_iter().for_each(|(id, status)| server.exited(&id, status));
         Ok(server)
     }
@@ -110,11 +132,14 @@ impl Server {
     pub(crate) fn adopted(&mut self, guard: Guard) {
         self.guard = guard;
         self.outcome = None;
+        let exits = Exits::listen();
         for held in self.held.values_mut() {
             if let Phase::Running { child, .. } | Phase::Starting { child, .. } = &mut held.phase {
                 *child = false;
             }
         }
+        self.exits = exits;
+        self.exits.narrow(&self.strangers());
         for mut run in std::mem::take(&mut self.execs) {
             run.expire();
             let text = format!("exec in {}: the keeper was disturbed", run.container);
@@ -122,10 +147,22 @@ impl Server {
         }
     }
 
+    /// Containers that are not our children.
+    fn strangers(&self) -> Vec<i32> {
+        let foreign =
+            |h: &&Held| matches!(h.phase, Phase::Running { child: false, .. } | Phase::Starting { child: false, .. });
+        self.held.values().filter(foreign).map(|h| h.record.pid).collect()
+    }
+
     /// What a guard keeps of a worker.
-    pub(crate) fn fifos(self) -> Fifos {
-        let logs = self.held.into_iter().filter_map(|(id, held)| Some((id, held.logs?)));
-        logs.map(|(id, logs)| (id, vec![logs.out.into(), logs.err.into()])).collect()
+    pub(crate) fn into_kept(self) -> Kept {
+        let mut kept = Kept::default();
+        for (id, held) in self.held {
+            if let Some(stdio) = held.stdio {
+                stdio.into_kept(&id, &mut kept);
+            }
+        }
+        kept
     }
 
     /// Until [`Request::Shutdown`], or a signal says that something else is to go on.
@@ -137,8 +174,8 @@ impl Server {
                 Some(outcome) => return Ok(outcome),
                 None => {}
             }
-            for source in self.wait()? {
-                self.handle(source);
+            for (source, state) in self.wait()? {
+                self.handle(source, state);
             }
             self.expire();
             self.clients.sweep();
@@ -150,7 +187,7 @@ impl Server {
         starting || !self.execs.is_empty() || self.clients.iter().any(|c| c.wants_write())
     }
 
-    fn wait(&self) -> io::Result<Vec<Source>> {
+    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
         let mut fds: Vec<PollFd<'_>> = Vec::new();
         let mut sources = Vec::new();
         let mut add = |fd, flags, source| {
@@ -170,9 +207,14 @@ impl Server {
                 Phase::Running { pidfd, child: false } => add(pidfd.as_fd(), read, Source::Adopted(id.clone())),
                 Phase::Running { .. } | Phase::Exited(_) => {}
             }
-            if let Some(logs) = &held.logs {
-                add(logs.out.as_fd(), read, Source::Log(id.clone()));
-                add(logs.err.as_fd(), read, Source::Log(id.clone()));
+            let Some(stdio) = &held.stdio else { continue };
+            if !stdio.audience.waits() {
+                let said = [Some(&stdio.out), Some(&stdio.err), stdio.terminal.master()];
+                said.into_iter().flatten().for_each(|fd| add(fd.as_fd(), read, Source::Output(id.clone())));
+            }
+            for client in &stdio.audience.0 {
+                let watched = client.watched().into_iter();
+                watched.for_each(|(fd, flags)| add(fd, flags, Source::Attached(id.clone(), client.number)));
             }
         }
         for run in &self.execs {
@@ -183,7 +225,13 @@ impl Server {
                 add(report.as_fd(), read, Source::ExecReport(run.pid));
             }
         }
-        let deadlines = self.execs.iter().filter_map(|e| e.deadline).chain(self.removals.iter().map(|r| r.next));
+        for client in &self.parting {
+            client.watched().into_iter().for_each(|(fd, flags)| add(fd, flags, Source::Parting(client.number)));
+        }
+        let attached = self.held.values().flat_map(Held::attached).chain(&self.parting);
+        let deadlines = attached.filter_map(Attachment::deadline);
+        let deadlines =
+            deadlines.chain(self.execs.iter().filter_map(|e| e.deadline)).chain(self.removals.iter().map(|r| r.next));
         let timeout = match deadlines.min() {
             None => PollTimeout::NONE,
             Some(at) => {
@@ -195,11 +243,11 @@ impl Server {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let ready = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>();
-        Ok(sources.into_iter().zip(ready).filter(|(_, ready)| *ready).map(|(source, _)| source).collect())
+        let states = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::all())).collect::<Vec<_>>();
+        Ok(sources.into_iter().zip(states).filter(|(_, state)| !state.is_empty()).collect())
     }
 
-    fn handle(&mut self, source: Source) {
+    fn handle(&mut self, source: Source, state: PollFlags) {
         match source {
             Source::Listener => self.clients.accept(&self.listener),
             Source::Children => self.reap(),
@@ -216,14 +264,21 @@ impl Server {
                     self.started(&id, verdict);
                 }
             }
-            Source::Log(id) => {
-                if let Some(logs) = self.held.get_mut(&id).and_then(|h| h.logs.as_mut()) {
-                    logs.pump(&mut self.buffer, &self.journal);
+            Source::Output(id) => {
+                if let Some(stdio) = self.held.get_mut(&id).and_then(|h| h.stdio.as_mut()) {
+                    stdio.pump(&mut self.buffer, &self.journal);
                 }
             }
+            Source::Attached(id, number) => {
+                let audience = self.held.get_mut(&id).and_then(|h| h.stdio.as_mut()).map(|s| &mut s.audience.0);
+                serve(audience.into_iter().flatten(), number, state);
+            }
+            Source::Parting(number) => serve(self.parting.iter_mut(), number, state),
             Source::Adopted(id) => {
-                let status = self.held.get(&id).and_then(|h| h.foreign_status(&self.dir.container(&id)));
+                let folder = self.dir.container(&id);
+                let status = self.held.get(&id).and_then(|h| h.foreign_status(&folder, &mut self.exits));
                 self.exited(&id, status);
+                self.exits.narrow(&self.strangers());
             }
             Source::ExecOutput(pid) => {
                 if let Some(run) = self.execs.iter_mut().find(|e| e.pid == pid) {
@@ -238,72 +293,14 @@ impl Server {
         }
     }
 
-    /// `None` = answered later.
-    fn answer(&mut self, asked: (u64, u32), request: Request) -> Option<Reply> {
-        let result = match request {
-            Request::Hello { events } => {
-                if events {
-                    self.clients.subscribe(asked.0);
-                }
-                let build = env!("CARGO_PKG_VERSION").to_owned();
-                Ok(Reply::Hello { version: VERSION, pid: std::process::id() as i32, build })
-            }
-            Request::Sandbox(wanted) => sandbox::create(&self.dir, &wanted).map(|()| Reply::Done),
-            Request::RemoveSandbox { id } => self.remove_sandbox(&id),
-            Request::Start(container) => match self.start(asked, *container) {
-                Ok(()) => return None,
-                Err(failure) => Err(failure),
-            },
-            Request::Signal { id, signal, all } => self.signal(&id, signal, all),
-            Request::Remove { id } => match self.remove(asked, &id) {
-                Ok(()) => return None,
-                Err(failure) => Err(failure),
-            },
-            Request::List => {
-                let going = self.removals.iter().filter(|r| r.keep).map(|r| &r.held);
-                let containers = self.held.values().chain(going).map(Held::listed).collect();
-                Ok(Reply::List { containers, sandboxes: sandbox::list(&self.dir) })
-            }
-            Request::Exec(exec) => match self.exec(asked, &exec) {
-                Ok(()) => return None,
-                Err(failure) => Err(failure),
-            },
-            Request::Update { id, resources } => self.find(&id).and_then(|held| {
-                let told = |e: cgroup::CgroupError| Failure::new(FailureKind::Stage, e.to_string());
-                cgroup::update(&self.layout, &held.record.cgroup, &resources).map(|_| Reply::Done).map_err(told)
-            }),
-            Request::ReopenLog { id } => self.reopen_log(&id),
-            Request::Shutdown => self.shutdown(),
-            Request::Session(session) => match self.session(asked, &session) {
-                Ok(()) => return None,
-                Err(failure) => Err(failure),
-            },
-        };
-        Some(result.unwrap_or_else(Reply::Failed))
-    }
-
-    fn find(&self, id: &str) -> Result<&Held, Failure> {
-        self.held.get(id).ok_or_else(|| Failure::new(FailureKind::NotFound, format!("container {id}: not found")))
-    }
-
-    fn start(&mut self, asked: (u64, u32), mut container: Container) -> Result<(), Failure> {
-        // Not the keeper's own, which the OOM killer spares.
-        container.process.oom_score_adj.get_or_insert(0);
-        if self.held.len() >= CONTAINERS_MAX {
-            return Err(Failure::new(
-                FailureKind::Limit,
-                format!("this keeper holds {CONTAINERS_MAX} containers already"),
-            ));
-        }
-        let held = Held::start(&self.dir, &self.layout, &container, asked)?;
-        hold(&self.guard, &held);
-        self.held.insert(container.id, held);
-        Ok(())
-    }
-
     fn started(&mut self, id: &str, (asked, verdict): ((u64, u32), Result<super::protocol::Started, Failure>)) {
         match verdict {
-            Ok(started) => self.clients.reply(asked, Reply::Started(started)),
+            Ok(started) => {
+                if let Some(held) = self.held.get(id).filter(|h| h.has_terminal()) {
+                    hold(&self.guard, held);
+                }
+                self.clients.reply(asked, Reply::Started(started));
+            }
             Err(failure) => match self.held.remove(id) {
                 Some(held) => self.undo(held, (asked, Reply::Failed(failure))),
                 None => self.clients.reply(asked, Reply::Failed(failure)),
@@ -342,90 +339,6 @@ impl Server {
             };
             self.clients.reply(asked, reply);
         }
-    }
-
-    fn signal(&self, id: &str, signal: i32, all: bool) -> Result<Reply, Failure> {
-        let held = self.find(id)?;
-        let Some(pidfd) = held.pidfd() else { return Ok(Reply::Done) };
-        let told = |text: String| Failure::new(FailureKind::Invalid, format!("signal {signal} to {id}: {text}"));
-        if all && !held.record.cgroup.is_empty() {
-            cgroup::signal_all(&self.layout, &held.record.cgroup, signal).map_err(|e| told(e.to_string()))?;
-        }
-        match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(Reply::Done),
-            Err(e) => Err(told(crate::stages::report::cause(e))),
-        }
-    }
-
-    /// Answers by itself, once nothing is left.
-    fn remove(&mut self, asked: (u64, u32), id: &str) -> Result<(), Failure> {
-        if let Some(removal) = self.removals.iter_mut().find(|r| r.held.record.id == id) {
-            removal.answers.push((asked, Reply::Done));
-            return Ok(());
-        }
-        if self.held.get(id).is_some_and(|h| !matches!(h.phase, Phase::Exited(_))) {
-            return Err(Failure::new(FailureKind::Busy, format!("container {id}: is running")));
-        }
-        match self.held.remove(id) {
-            Some(held) => self.proceed(Removal::new(held, (asked, Reply::Done), true)),
-            None => self.clients.reply(asked, Reply::Done),
-        }
-        Ok(())
-    }
-
-    fn remove_sandbox(&self, id: &str) -> Result<Reply, Failure> {
-        let user = self.held.values().find(|h| h.pidfd().is_some() && h.record.sandboxes.iter().any(|s| s == id));
-        if let Some(held) = user {
-            return Err(Failure::new(
-                FailureKind::Busy,
-                format!("sandbox {id}: container {} runs in it", held.record.id),
-            ));
-        }
-        sandbox::remove(&self.dir, id);
-        Ok(Reply::Done)
-    }
-
-    fn exec(&mut self, asked: (u64, u32), exec: &Exec) -> Result<(), Failure> {
-        let held = self.room_for_exec(&exec.id)?;
-        let run = exec::Running::start(&held.exec_place(&self.layout)?, exec, asked)?;
-        self.execs.push(run);
-        Ok(())
-    }
-
-    fn session(&mut self, asked: (u64, u32), session: &Session) -> Result<(), Failure> {
-        let descriptors = self.clients.descriptors(asked.0);
-        let held = self.room_for_exec(&session.id)?;
-        let run = exec::Running::attend(&held.exec_place(&self.layout)?, session, &descriptors, asked)?;
-        self.execs.push(run);
-        Ok(())
-    }
-
-    fn room_for_exec(&self, id: &str) -> Result<&Held, Failure> {
-        if self.execs.len() >= EXECS_MAX {
-            return Err(Failure::new(FailureKind::Limit, format!("{EXECS_MAX} execs run already")));
-        }
-        self.find(id)
-    }
-
-    fn reopen_log(&mut self, id: &str) -> Result<Reply, Failure> {
-        self.find(id)?;
-        let logs = self.held.get_mut(id).and_then(|h| h.logs.as_mut());
-        logs.map_or(Ok(()), |l| l.file.reopen())
-            .map(|()| Reply::Done)
-            .map_err(|e| Failure::new(FailureKind::Stage, format!("reopen log of {id}: {e}")))
-    }
-
-    fn shutdown(&mut self) -> Result<Reply, Failure> {
-        let running = self.held.values().filter(|h| h.pidfd().is_some()).count();
-        if running > 0 {
-            return Err(Failure::new(FailureKind::Busy, format!("{running} containers are running")));
-        }
-        if !self.removals.is_empty() {
-            let text = format!("{} containers are being removed", self.removals.len());
-            return Err(Failure::new(FailureKind::Busy, text));
-        }
-        self.outcome = Some(Outcome::Shutdown);
-        Ok(Reply::Done)
     }
 
     fn reap(&mut self) {
@@ -475,6 +388,8 @@ impl Server {
         let folder = self.dir.container(id);
         let Some(held) = self.held.get_mut(id) else { return };
         let exit: Exit = held.end(&folder, &self.layout, status, &mut self.buffer, &self.journal);
+        let audience = held.stdio.take().map(|stdio| stdio.audience.0);
+        self.parting.extend(audience.into_iter().flatten().filter(Attachment::waits));
         self.guard.release(id);
         for run in self.execs.iter_mut().filter(|e| e.container == id) {
             run.deadline = Some(Instant::now()); // they die with it, or now
@@ -487,6 +402,12 @@ impl Server {
         for run in self.execs.iter_mut().filter(|e| e.deadline.is_some_and(|at| at <= now)) {
             run.expire();
         }
+        for (id, held) in &mut self.held {
+            for number in held.stdio.iter_mut().flat_map(|s| s.drop_over(now)) {
+                self.guard.release(&client_key(id, number));
+            }
+        }
+        self.parting.retain(|client| client.waits() && !client.is_over(now));
         let (due, later) = std::mem::take(&mut self.removals).into_iter().partition(|r| r.next <= now);
         self.removals = later;
         for removal in due {
@@ -495,11 +416,17 @@ impl Server {
     }
 }
 
-/// The guard keeps a log's FIFOs open, so that what is in them outlives us.
+/// The guard keeps FIFOs open, so that what is in them outlives us, and what cannot be opened anew.
 fn hold(guard: &Guard, held: &Held) {
-    if let Some(logs) = &held.logs {
-        guard.hold(&held.record.id, &[logs.out.as_raw_fd(), logs.err.as_raw_fd()]);
+    for (key, fds) in held.stdio.iter().flat_map(|stdio| stdio.kept(&held.record.id)) {
+        guard.hold(&key, &fds);
     }
+}
+
+/// A client's pipe is ready, or has lost its reader.
+fn serve<'a>(mut clients: impl Iterator<Item = &'a mut Attachment>, number: u64, state: PollFlags) {
+    let Some(client) = clients.find(|c| c.number == number) else { return };
+    if state.contains(PollFlags::POLLERR) { client.hang_up() } else { client.flush() }
 }
 
 fn push<'a>(fds: &mut Vec<PollFd<'a>>, fd: BorrowedFd<'a>, flags: PollFlags) {

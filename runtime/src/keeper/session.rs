@@ -1,7 +1,8 @@
-//! The client's ends of a process inside a container that somebody talks to: pipes, or a terminal's master, made here and handed to
-//! the keeper with the request. Nothing waits; the caller has an event loop.
+//! The client's ends of a process that somebody talks to: one more inside a container ([`open`]), or a container's first ([`attach`]). Pipes, or a
+//! terminal's master, made here and handed to the keeper with the request. The caller has an event loop.
 
-use super::protocol::{Call, Request, Session, encode};
+use super::client::Client;
+use super::protocol::{self, Attach, Call, Failure, FailureKind, Reply, Request, Session, encode};
 use super::rundir::RunDir;
 use crate::{descriptors, sys};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// A keeper that does not read for so long is not there.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What an attached client's pipe for stdout holds.
+const PIPE_BYTES: i32 = 1 << 18;
 
 /// What the client holds of one session. All of it non-blocking.
 pub struct Ends {
@@ -65,6 +69,44 @@ pub fn open(dir: &RunDir, session: Session, stdin: bool) -> io::Result<Ends> {
     };
     answer.set_nonblocking(true)?;
     Ok(Ends { answer, talk })
+}
+
+/// What a client holds that is attached to a running container's first process. All of it non-blocking.
+pub struct Attached {
+    /// Bytes for the program: stdin's writing end, whose closing is the end of input where stdin is [`Stdin::Once`](crate::container::Stdin);
+    /// or the terminal's master, to write and to [`resize`], never to read. `None` = the program has no stdin (any more), or it was not wanted.
+    pub input: Option<OwnedFd>,
+    pub terminal: bool,
+    /// From now on. Both end when the container has ended (how, says [`super::protocol::Event::Exited`]), or when nobody read for some seconds.
+    /// With a terminal all comes on the first.
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// Attaches to container `id` of the keeper of `dir`; `stdin`: wants its stdin too. Waits for the keeper's answer, some milliseconds. Nothing of what
+/// comes back depends on the keeper's being the same process for ever.
+///
+/// # Errors
+/// The keeper's refusal (`NotFound`; `Busy` when it does not run; `Limit`), or `Limit` when it cannot be reached.
+pub fn attach(dir: &RunDir, id: &str, stdin: bool) -> Result<Attached, Failure> {
+    let lost = |e: io::Error| Failure::new(FailureKind::Limit, format!("attach to {id}: {e}"));
+    let (stdout, out) = pipe().map_err(lost)?;
+    let (stderr, err) = pipe().map_err(lost)?;
+    for end in [&out, &stdout, &stderr] {
+        // More to hold than 64 KiB makes a hasty writer wait less; not everybody may.
+        let _ = fcntl(end, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| lost(e.into()))?;
+    }
+    let (ours, theirs) = UnixStream::pair().map_err(lost)?;
+    ours.set_nonblocking(true).map_err(lost)?;
+    let request = Request::Attach(Attach { id: id.to_owned(), stdin });
+    let mut client = Client::connect(dir.path()).map_err(lost)?;
+    let reply = client.call_with(request, &[theirs.as_fd(), out.as_fd(), err.as_fd()])?;
+    let Reply::Attached(protocol::Attached { input, terminal }) = reply else {
+        return Err(Failure::new(FailureKind::Invalid, format!("attach to {id}: unexpected answer")));
+    };
+    let input = input.then(|| receive_terminal(&ours)).transpose().map_err(lost)?;
+    Ok(Attached { input, terminal, stdout, stderr })
 }
 
 /// Reading end, writing end.

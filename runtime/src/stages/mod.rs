@@ -23,7 +23,7 @@ pub(crate) use options::known as mount_options;
 
 use crate::cgroup::{self, Layout};
 use crate::container::extras::Extras;
-use crate::container::{Cgroup, Container, NamespaceKind, Rootfs, Stdio, valid_id};
+use crate::container::{Cgroup, Container, NamespaceKind, Rootfs, Stdin, Stdio, Talk, valid_id};
 use crate::keeper::protocol::{Failure, FailureKind};
 use crate::sys;
 use nix::errno::Errno;
@@ -39,6 +39,9 @@ use std::sync::LazyLock;
 /// Names of the FIFOs in a container's run folder.
 pub(crate) const OUT: &str = "out";
 pub(crate) const ERR: &str = "err";
+/// What clients write to the program, as long as anybody may come; and until the first has gone.
+pub(crate) const IN: &str = "in";
+pub(crate) const IN_ONCE: &str = "in-once";
 pub(crate) const GO: &str = "go";
 pub(crate) const RESULT: &str = "result";
 
@@ -241,8 +244,8 @@ fn remove_cgroup(launch: &Launch<'_>) {
 
 fn fifos(launch: &Launch<'_>) -> Vec<PathBuf> {
     let names: &[&str] = match (&launch.container.stdio, launch.hold) {
-        (Stdio::Log(_), true) => &[OUT, ERR, GO, RESULT],
-        (Stdio::Log(_), false) => &[OUT, ERR],
+        (Stdio::Log(_) | Stdio::Talk(_), true) => &[OUT, ERR, GO, RESULT],
+        (Stdio::Log(_) | Stdio::Talk(_), false) => &[OUT, ERR],
         (_, true) => &[GO, RESULT],
         _ => &[],
     };
@@ -378,16 +381,30 @@ fn open_stdio(child: &mut Child<'_>) -> Result<(), Fault> {
         Stdio::Null => nix::unistd::dup2_stdin(&child.null)
             .and_then(|()| nix::unistd::dup2_stdout(&child.null))
             .and_then(|()| nix::unistd::dup2_stderr(&child.null)),
-        Stdio::Log(_) => {
+        // Its output comes by the terminal's master.
+        Stdio::Talk(Talk { terminal: true, .. }) => return Ok(()),
+        Stdio::Log(_) | Stdio::Talk(_) => {
+            let input = match &child.container.stdio {
+                Stdio::Talk(Talk { stdin: Stdin::Open, .. }) => Some(IN),
+                Stdio::Talk(Talk { stdin: Stdin::Once, .. }) => Some(IN_ONCE),
+                _ => None,
+            };
+            // Nobody waits here: the keeper has both ends open. Ours only reads, so that it can end.
+            let input = input.map(|name| child.scratch.join(name));
+            let input = input.map(|path| File::open(&path).map_err(|e| at("open", path.display())(errno(&e))));
+            let input = input.transpose()?;
             let (out, err) = (open_both(&child.scratch.join(OUT))?, open_both(&child.scratch.join(ERR))?);
-            for fifo in [&out, &err] {
+            for fifo in [Some(&out), Some(&err), input.as_ref()].into_iter().flatten() {
                 // So that the program may open /dev/stdout anew, as web servers do with their logs.
                 let (uid, gid) = (nix::unistd::Uid::from_raw(user.uid), nix::unistd::Gid::from_raw(user.gid));
-                nix::unistd::fchown(fifo, Some(uid), Some(gid)).map_err(at("chown", "log fifo"))?;
+                nix::unistd::fchown(fifo, Some(uid), Some(gid)).map_err(at("chown", "stdio fifo"))?;
             }
-            nix::unistd::dup2_stdin(&child.null)
-                .and_then(|()| nix::unistd::dup2_stdout(&out))
-                .and_then(|()| nix::unistd::dup2_stderr(&err))
+            match &input {
+                Some(input) => nix::unistd::dup2_stdin(input),
+                None => nix::unistd::dup2_stdin(&child.null),
+            }
+            .and_then(|()| nix::unistd::dup2_stdout(&out))
+            .and_then(|()| nix::unistd::dup2_stderr(&err))
         }
     }
     .map_err(wire)

@@ -1,6 +1,7 @@
 //! Attributes of this process, of terminals and of mount trees.
 
-use super::{MountAttr, check};
+use super::check;
+use super::mount::{MountAttr, mount_setattr};
 use crate::container::extras::Scheduler;
 use nix::errno::Errno;
 use std::ffi::{CStr, c_int, c_long, c_uint};
@@ -34,7 +35,7 @@ pub(crate) fn clone_tree(folder: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 pub(crate) fn map_mount(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     const IDMAP: u64 = 0x10_0000;
     let attr = MountAttr { set: IDMAP, clear: 0, propagation: 0, userns_fd: namespace.as_raw_fd() as u64 };
-    super::mount_setattr(tree, &attr, recursive)
+    mount_setattr(tree, &attr, recursive)
 }
 
 /// The other end of an unlocked terminal master, by descriptor: no path, so no link can lead elsewhere.

@@ -8,9 +8,11 @@ mod security;
 use mote_api::tree::{Value, at, bool_at, list_at, str_at};
 use mote_images::Image;
 use mote_runtime::container::{
-    Cgroup, Container, DeviceRule, Log, Mount, Namespace, NamespaceKind, Process, Resources, Rootfs, Stdio, defaults,
+    Cgroup, Container, DeviceRule, Log, Mount, Namespace, NamespaceKind, Process, Resources, Rootfs, Stdin, Stdio,
+    Talk, defaults,
 };
 use mote_runtime::keeper::RunDir;
+use std::path::PathBuf;
 
 use super::dirs::Roots;
 use super::model::{Pod, Wanted};
@@ -49,6 +51,8 @@ pub struct Making<'a> {
     pub cgroup_parent: &'a str,
     /// The node's memory in bytes.
     pub node_memory_bytes: u64,
+    /// First process of the container whose processes it shares (`targetContainerName`).
+    pub target_pid: Option<i32>,
 }
 
 /// The keeper's name for a run of a container.
@@ -112,7 +116,7 @@ pub fn build(making: &Making<'_>) -> Result<Container, String> {
             volatile: true,
         },
         readonly: context.read_only_root(),
-        namespaces: namespaces(pod, making.run),
+        namespaces: namespaces(pod, making.run, making.target_pid),
         hostname: None,
         domainname: None,
         mounts,
@@ -124,11 +128,7 @@ pub fn build(making: &Making<'_>) -> Result<Container, String> {
             path: format!("{}/{id}", pod_cgroup(making.cgroup_parent, pod.uid.as_str())),
             resources: resources(spec, privileged),
         },
-        stdio: Stdio::Log(Log {
-            path: making.roots.log(pod, &wanted.name, making.attempt),
-            max_bytes: LOG_BYTES_MAX,
-            max_files: LOG_FILES_MAX,
-        }),
+        stdio: stdio(spec, making.roots.log(pod, &wanted.name, making.attempt)),
         rootfs_propagation: None,
         labels: labels(making),
         id,
@@ -190,11 +190,29 @@ fn cwd(spec: &Value, image: &Image) -> String {
     wanted.into_iter().find(|dir| !dir.is_empty()).unwrap_or("/").to_owned()
 }
 
+/// `stdin`, `stdinOnce` and `tty` of a container.
+fn stdio(spec: &Value, path: PathBuf) -> Stdio {
+    let log = Log { path, max_bytes: LOG_BYTES_MAX, max_files: LOG_FILES_MAX };
+    let is = |field| bool_at(spec, &[field]) == Some(true);
+    let stdin = match (is("stdin"), is("stdinOnce")) {
+        (false, _) => Stdin::None,
+        (true, false) => Stdin::Open,
+        (true, true) => Stdin::Once,
+    };
+    match (stdin, is("tty")) {
+        (Stdin::None, false) => Stdio::Log(log),
+        (stdin, terminal) => Stdio::Talk(Talk { log, stdin, terminal }),
+    }
+}
+
 fn process_env(image: &Image, declared: &[(String, String)], making: &Making<'_>, home: &str) -> Vec<String> {
     let mut env: Vec<(String, String)> = Vec::new();
     let host_name = etc::host_name(making.pod, making.me.node_name);
     let (path_key, path) = defaults::PATH.split_once('=').unwrap_or(("PATH", "/bin"));
-    let first = [(path_key.to_owned(), path.to_owned()), ("HOSTNAME".to_owned(), host_name)];
+    let mut first = vec![(path_key.to_owned(), path.to_owned()), ("HOSTNAME".to_owned(), host_name)];
+    if bool_at(&making.wanted.spec, &["tty"]) == Some(true) {
+        first.push(("TERM".into(), "xterm".into())); // as containerd does
+    }
     let of_image = image.config.env.iter().map(|entry| {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         (key.to_owned(), value.to_owned())
@@ -226,7 +244,7 @@ fn resources(spec: &Value, privileged: bool) -> Resources {
     }
 }
 
-fn namespaces(pod: &Pod, run: &RunDir) -> Vec<Namespace> {
+fn namespaces(pod: &Pod, run: &RunDir, target_pid: Option<i32>) -> Vec<Namespace> {
     let uid = pod.uid.as_str();
     let shares = sandbox_kinds(pod);
     let mut all = vec![Namespace::new(NamespaceKind::Mount), Namespace::new(NamespaceKind::Cgroup)];
@@ -239,6 +257,8 @@ fn namespaces(pod: &Pod, run: &RunDir) -> Vec<Namespace> {
     for (kind, name, own) in joined {
         if own {
             all.push(Namespace::join(kind, run.namespace(uid, name)));
+        } else if let (NamespaceKind::Pid, Some(pid)) = (kind, target_pid) {
+            all.push(Namespace::join(kind, format!("/proc/{pid}/ns/pid")));
         } else if kind == NamespaceKind::Pid && bool_at(&pod.object, &["spec", "hostPID"]) != Some(true) {
             all.push(Namespace::new(kind));
         }
@@ -278,6 +298,22 @@ pub fn message_from_log(wanted: &Wanted) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_reads_and_writes() {
+        let talk = |stdin, terminal| {
+            let log = Log { path: "/l".into(), max_bytes: LOG_BYTES_MAX, max_files: LOG_FILES_MAX };
+            Stdio::Talk(Talk { log, stdin, terminal })
+        };
+        for (spec, wanted) in [
+            (serde_json::json!({"stdin": true}), talk(Stdin::Open, false)),
+            (serde_json::json!({"stdin": true, "stdinOnce": true, "tty": true}), talk(Stdin::Once, true)),
+            (serde_json::json!({"tty": true}), talk(Stdin::None, true)),
+        ] {
+            assert_eq!(stdio(&spec, "/l".into()), wanted, "{spec}");
+        }
+        assert!(matches!(stdio(&serde_json::json!({"stdinOnce": true}), "/l".into()), Stdio::Log(_)));
+    }
 
     #[test]
     fn stop_signals() {

@@ -145,3 +145,9 @@ fn kinds_without_schema_keep_everything_but_bad_metadata() {
     assert_eq!(check(&kind, &mut o, &[], Unknown::Warn).unwrap(), ["unknown field \"metadata.foo\""]);
     assert_eq!(o, json!({"spec": {"x": null}, "metadata": {"name": "a"}}));
 }
+
+#[test]
+fn kinds_of_bodies() {
+    assert_eq!(kind_of_body("autoscaling/v1.Scale").map(|k| k.api_version()), Some("autoscaling/v1".into()));
+    assert!(kind_of_body("v1.Nope").is_none());
+}

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use mote_api::tree::Value;
 
-use crate::api::mirror::Form;
+use crate::mirror::Form;
 
 #[derive(Default)]
 pub(crate) struct ByNamespace(HashMap<Box<str>, BTreeMap<Box<str>, Rc<Value>>>);

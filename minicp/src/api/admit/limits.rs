@@ -176,14 +176,21 @@ fn applies(kind: &Kind) -> bool {
     kind.is("", "Pod") || kind.is("", "PersistentVolumeClaim")
 }
 
+/// The ranges of a namespace, if it has any.
+async fn ranges(api: &Api, ns: &str) -> Result<Option<Vec<Rc<Value>>>, Status> {
+    let index = api.limits.read(&*api.store).await?;
+    Ok(index.has(ns).then(|| index.of(ns)))
+}
+
 /// Fills in what a new pod leaves to its namespace's ranges.
 pub(crate) async fn default(api: &Api, kind: &Kind, ns: &str, object: &mut Value) -> Result<(), Status> {
-    if !kind.is("", "Pod") || !api.limits.read(&*api.store).await?.has(ns) {
+    if !kind.is("", "Pod") {
         return Ok(());
     }
-    let ranges = api.limits.read(&*api.store).await?.of(ns);
-    mote_api::defaults::apply(kind, object);
-    fill(&ranges, object);
+    if let Some(ranges) = ranges(api, ns).await? {
+        mote_api::defaults::apply(kind, object);
+        fill(&ranges, object);
+    }
     Ok(())
 }
 
@@ -192,10 +199,7 @@ pub(crate) async fn check(api: &Api, kind: &Kind, ns: &str, object: &Value) -> R
     if !applies(kind) {
         return Ok(());
     }
-    let ranges = match api.limits.read(&*api.store).await? {
-        index if !index.has(ns) => return Ok(()),
-        index => index.of(ns),
-    };
+    let Some(ranges) = ranges(api, ns).await? else { return Ok(()) };
     let errors = errors(&ranges, kind, object);
     match errors.as_slice() {
         [] => Ok(()),
@@ -238,54 +242,37 @@ mod tests {
     fn limits_are_kept() {
         let registry = Registry::builtin();
         let pods = registry.find("pods").unwrap();
+        let item = |ty: &str, rule: &str, resource: &str, amount: &str| json!({"type": ty, rule: {resource: amount}});
+        let (most, least) = (item("Container", "max", "cpu", "1"), item("Container", "min", "cpu", "100m"));
+        let ratio = item("Container", "maxLimitRequestRatio", "cpu", "2");
         for (item, resources, want) in [
+            (&most, json!({"limits": {"cpu": "2"}}), "maximum cpu usage per Container is 1, but limit is 2"),
+            (&most, json!({}), "maximum cpu usage per Container is 1.  No limit is specified"),
+            (&most, json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}), ""),
             (
-                json!({"type": "Container", "max": {"cpu": "1"}}),
-                json!({"limits": {"cpu": "2"}}),
-                "maximum cpu usage per Container is 1, but limit is 2",
-            ),
-            (
-                json!({"type": "Container", "max": {"cpu": "1"}}),
-                json!({}),
-                "maximum cpu usage per Container is 1.  No limit is specified",
-            ),
-            (
-                json!({"type": "Container", "max": {"cpu": "1"}}),
-                json!({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}),
-                "",
-            ),
-            (
-                json!({"type": "Container", "min": {"cpu": "100m"}}),
+                &least,
                 json!({"requests": {"cpu": "50m"}}),
                 "minimum cpu usage per Container is 100m, but request is 50m",
             ),
+            (&least, json!({}), "minimum cpu usage per Container is 100m.  No request is specified"),
             (
-                json!({"type": "Container", "min": {"cpu": "100m"}}),
-                json!({}),
-                "minimum cpu usage per Container is 100m.  No request is specified",
-            ),
-            (
-                json!({"type": "Pod", "max": {"memory": "1Gi"}}),
+                &item("Pod", "max", "memory", "1Gi"),
                 json!({"limits": {"memory": "2Gi"}}),
                 "maximum memory usage per Pod is 1Gi, but limit is 2Gi",
             ),
             (
-                json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}),
+                &ratio,
                 json!({"limits": {"cpu": "4"}, "requests": {"cpu": "1"}}),
                 "cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000",
             ),
+            (&ratio, json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}), ""),
             (
-                json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}),
-                json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}),
-                "",
-            ),
-            (
-                json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}),
+                &ratio,
                 json!({"limits": {"cpu": "2"}}),
                 "cpu max limit to request ratio per Container is 2, but no request is specified or request is 0",
             ),
         ] {
-            assert_eq!(errors(&range(item), pods, &pod(resources)).join("|"), want);
+            assert_eq!(errors(&range(item.clone()), pods, &pod(resources)).join("|"), want);
         }
         let claims = registry.find("persistentvolumeclaims").unwrap();
         let claim = json!({"spec": {"resources": {"requests": {"storage": "5Gi"}}}});

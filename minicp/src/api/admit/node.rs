@@ -6,7 +6,7 @@ use mote_api::status::Status;
 use mote_api::tree::{Value, at, list_at, map_at, str_at};
 
 use crate::api::{Api, object};
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Labels that say where a node may be used, for those who must be able to trust them.

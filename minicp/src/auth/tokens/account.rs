@@ -16,7 +16,7 @@ use mote_api::tree::{Value, at, i64_at, json, list_at, set, str_at};
 
 use super::jwt::{self, Key, Signer, Unproven};
 use crate::api::{Api, object};
-use crate::auth::{UserInfo, account_name, account_of};
+use crate::user::{UserInfo, account_name, account_of};
 
 const SECONDS_MIN: i64 = 600;
 const SECONDS_DEFAULT: i64 = 3600;
@@ -80,7 +80,8 @@ impl Accounts {
         };
         if !why.is_empty() {
             let error = field::Error::invalid("spec.expirationSeconds", &json!(asked), why);
-            let kind = Kind::of_body("authentication.k8s.io/v1.TokenRequest").ok_or_else(Status::no_such_resource)?;
+            let kind = mote_api::schema::kind_of_body("authentication.k8s.io/v1.TokenRequest")
+                .ok_or_else(Status::no_such_resource)?;
             return Err(Status::invalid(&kind, name, &[error]));
         }
         let mut private = json!({"namespace": ns, "serviceaccount": {"name": name, "uid": meta::uid(&account)}});

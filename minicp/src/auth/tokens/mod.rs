@@ -19,8 +19,8 @@ use std::path::Path;
 use mote_api::tree::Value;
 use ring::digest;
 
-use super::UserInfo;
 use crate::api::Api;
+use crate::user::UserInfo;
 use account::Accounts;
 use jwt::Unproven;
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use mote_api::tree::{Value, at, list_at, str_at};
 
 use super::jwt::{self, KEYS_BYTES_MAX, Key, Unproven};
-use crate::auth::UserInfo;
+use crate::user::UserInfo;
 
 /// Issuers of one configuration.
 const ISSUERS_MAX: usize = 64;

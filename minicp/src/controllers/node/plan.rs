@@ -1,8 +1,9 @@
 //! Whether a node lives, which taints say so, which pods have to go: pure.
 
 use crate::controllers::Limits;
-use crate::controllers::view::node::{Effect, Node, PRESSURES, Taint, Truth};
+use crate::controllers::view::node::{Node, PRESSURES, Truth};
 use crate::controllers::view::pod::Pod;
+use crate::controllers::view::taints::{Effect, Taint};
 use mote_api::time::Time;
 use mote_api::tree::{Value, json, set};
 use std::rc::Rc;

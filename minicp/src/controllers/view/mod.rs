@@ -3,12 +3,15 @@
 //! A view is parsed once per change and dropped with the next. What is read rarely (a pod template) is fetched whole by
 //! the one plan that needs it. Parsing never fails: an absent or ill-typed field reads as the API's own zero.
 
+pub mod affinity;
 pub mod apps;
 pub mod batch;
 pub mod labels;
 pub mod node;
 pub mod pod;
+pub mod resources;
 pub mod service;
+pub mod taints;
 
 use super::frame::Key;
 use super::frame::cache::View;

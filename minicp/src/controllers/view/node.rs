@@ -1,46 +1,12 @@
 //! Nodes and their leases.
 
 use super::labels::Labels;
-use super::pod::Resources;
+use super::resources::Resources;
+use super::taints::{Effect, Taint};
 use super::{Meta, time_at};
 use mote_api::time::Time;
 use mote_api::tree::{Value, bool_at, list_at, map_at, str_at};
 use std::rc::Rc;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
-    NoSchedule,
-    PreferNoSchedule,
-    NoExecute,
-}
-
-impl Effect {
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "NoSchedule" => Some(Effect::NoSchedule),
-            "PreferNoSchedule" => Some(Effect::PreferNoSchedule),
-            "NoExecute" => Some(Effect::NoExecute),
-            _ => None,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Effect::NoSchedule => "NoSchedule",
-            Effect::PreferNoSchedule => "PreferNoSchedule",
-            Effect::NoExecute => "NoExecute",
-        }
-    }
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct Taint {
-    pub key: Box<str>,
-    pub value: Box<str>,
-    pub effect: Effect,
-    /// When a NoExecute taint was set.
-    pub added: Option<Time>,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Truth {

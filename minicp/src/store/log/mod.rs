@@ -23,7 +23,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::history::Index;
 use super::{
-    Change, Class, CommitError, Compacted, Entry, Feed, Guard, Op, Pending, Range, Revision, Store, Txn, Watcher,
+    Change, Class, CommitError, Compacted, Entry, Feed, Guard, Op, Pending, Range, Reading, Revision, Store, Txn,
+    Watcher,
 };
 use disk::Disk;
 use frame::FrameWriter;
@@ -332,16 +333,10 @@ impl Store for LogStore {
     fn revision(&self) -> Revision {
         self.0.index.borrow().revision()
     }
-    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Pending<'a, Result<Option<Entry>, Compacted>> {
+    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Reading<'a, Option<Entry>> {
         Box::pin(std::future::ready(self.0.index.borrow().get(key, at)))
     }
-    fn range<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: &'a str,
-        at: Option<Revision>,
-        limit: usize,
-    ) -> Pending<'a, Result<Range, Compacted>> {
+    fn range<'a>(&'a self, prefix: &'a str, after: &'a str, at: Option<Revision>, limit: usize) -> Reading<'a, Range> {
         Box::pin(std::future::ready(self.0.index.borrow().range(prefix, after, at, limit)))
     }
     fn commit(&self, txn: Txn) -> Pending<'_, Result<Revision, CommitError>> {

@@ -9,10 +9,13 @@ use super::frame::{self, FRAME_HEAD_LEN, FileKind, HEADER_LEN, Record};
 use crate::store::{Entry, Op, Revision};
 
 /// What is on the disk.
+#[derive(Default)]
 pub(super) struct Recovered {
     pub keys: BTreeMap<Rc<str>, Entry>,
     /// No revision up to here may be given out again.
     pub revision: Revision,
+    /// The last change that is known: of the log, or else the snapshot's revision.
+    pub changed: Revision,
     pub generation: u64,
     /// Length of the log of `generation`, header included.
     pub log_len: u64,
@@ -42,8 +45,29 @@ pub(super) fn snapshot_name(generation: u64) -> String {
     format!("snap-{generation:016x}")
 }
 
-/// Reads the newest snapshot and its log, cuts off a torn tail, removes what is superseded.
-pub(super) fn recover(disk: &mut dyn Disk) -> Result<Recovered, OpenError> {
+/// A state as the files tell it, and what a crash left to put right before more is written.
+pub(super) struct Found {
+    pub state: Recovered,
+    pub log: LogFile,
+    /// Files of earlier generations, and snapshots that were not finished.
+    pub superseded: Vec<String>,
+}
+
+/// What there is of the log that `state` ends with.
+pub(super) enum LogFile {
+    /// Not there, or less than a header: made anew.
+    Begin {
+        exists: bool,
+    },
+    Whole,
+    /// A write that a crash interrupted (or that another process is about to finish) begins at `log_len`.
+    Torn {
+        bytes: usize,
+    },
+}
+
+/// Reads the newest snapshot and its log; changes nothing.
+pub(super) fn read(disk: &dyn Disk) -> Result<Found, OpenError> {
     let names = disk.list().map_err(|e| OpenError::Io("folder".into(), e))?;
     let generation_of = |name: &str, kind: &str| u64::from_str_radix(name.strip_prefix(kind)?, 16).ok();
     let newest = |kind: &str| names.iter().filter_map(|n| generation_of(n, kind)).max();
@@ -52,14 +76,34 @@ pub(super) fn recover(disk: &mut dyn Disk) -> Result<Recovered, OpenError> {
     if let Some(log) = log.filter(|l| *l > generation) {
         return Err(OpenError::NoSnapshot(log_name(log)));
     }
-    let mut state = Recovered { keys: BTreeMap::new(), revision: Revision(0), generation, log_len: 0, snapshot_len: 0 };
+    let mut state = Recovered { generation, ..Recovered::default() };
     if snapshot.is_some() {
-        read_snapshot(disk, &mut state)?;
+        let name = snapshot_name(generation);
+        let bytes = disk.read(&name).map_err(|e| OpenError::Io(name.clone(), e))?;
+        read_snapshot(&name, &bytes, &mut state)?;
     }
-    read_log(disk, &mut state, log == Some(generation))?;
+    let log = read_log(disk, &mut state, log == Some(generation))?;
     let live = [log_name(generation), snapshot_name(generation)];
-    for name in names.iter().filter(|n| !live.contains(n)) {
-        disk.remove(name).map_err(|e| OpenError::Io(name.clone(), e))?;
+    Ok(Found { state, log, superseded: names.into_iter().filter(|n| !live.contains(n)).collect() })
+}
+
+/// [`read`], then cuts off a torn tail and removes what is superseded.
+pub(super) fn recover(disk: &mut dyn Disk) -> Result<Recovered, OpenError> {
+    let Found { mut state, log, superseded } = read(disk)?;
+    let name = log_name(state.generation);
+    let io = |e| OpenError::Io(name.clone(), e);
+    match log {
+        LogFile::Begin { exists } => state.log_len = start_log(disk, state.generation, exists).map_err(io)?,
+        LogFile::Whole => {}
+        LogFile::Torn { bytes } => {
+            let at = state.log_len;
+            log::warn!("store {name}: {bytes} bytes of a write that a crash interrupted were cut off at byte {at}");
+            disk.truncate(&name, at).map_err(io)?;
+            disk.sync(&name).map_err(io)?;
+        }
+    }
+    for name in superseded {
+        disk.remove(&name).map_err(|e| OpenError::Io(name, e))?;
     }
     Ok(state)
 }
@@ -72,14 +116,13 @@ fn check_header(name: &str, kind: FileKind, bytes: &[u8]) -> Result<(), OpenErro
     }
 }
 
-fn read_snapshot(disk: &dyn Disk, state: &mut Recovered) -> Result<(), OpenError> {
-    let name = snapshot_name(state.generation);
-    let bytes = disk.read(&name).map_err(|e| OpenError::Io(name.clone(), e))?;
-    check_header(&name, FileKind::Snapshot, &bytes)?;
+/// A whole snapshot into an empty `state`.
+pub(super) fn read_snapshot(name: &str, bytes: &[u8], state: &mut Recovered) -> Result<(), OpenError> {
+    check_header(name, FileKind::Snapshot, bytes)?;
     let mut at = HEADER_LEN;
     let mut end = None;
     while let Some(payload) = bytes.get(at..).and_then(frame::frame) {
-        let damaged = OpenError::Damaged { file: name.clone(), at };
+        let damaged = OpenError::Damaged { file: name.into(), at };
         for record in frame::records(payload).map_err(|_| damaged)? {
             match record {
                 Record::Entry(key, entry) => {
@@ -94,21 +137,20 @@ fn read_snapshot(disk: &dyn Disk, state: &mut Recovered) -> Result<(), OpenError
     // A snapshot gets its name after it was synced whole: a part of one is damage.
     match end {
         Some((revision, entries)) if at == bytes.len() && entries == state.keys.len() as u64 => {
-            state.revision = revision;
+            (state.revision, state.changed) = (revision, revision);
             state.snapshot_len = bytes.len() as u64;
             Ok(())
         }
-        _ => Err(OpenError::Damaged { file: name, at }),
+        _ => Err(OpenError::Damaged { file: name.into(), at }),
     }
 }
 
-fn read_log(disk: &mut dyn Disk, state: &mut Recovered, exists: bool) -> Result<(), OpenError> {
+fn read_log(disk: &dyn Disk, state: &mut Recovered, exists: bool) -> Result<LogFile, OpenError> {
     let name = log_name(state.generation);
-    let io = |e| OpenError::Io(log_name(state.generation), e);
-    let bytes = if exists { disk.read(&name).map_err(io)? } else { Vec::new() };
+    let bytes = if exists { disk.read(&name).map_err(|e| OpenError::Io(name.clone(), e))? } else { Vec::new() };
     // A crash while the file was made leaves less than a header, or one that was not synced, and nothing after it.
     if bytes.len() <= HEADER_LEN && check_header(&name, FileKind::Log, &bytes).is_err() {
-        return start_log(disk, state.generation, exists).map(|len| state.log_len = len).map_err(io);
+        return Ok(LogFile::Begin { exists });
     }
     check_header(&name, FileKind::Log, &bytes)?;
     let mut at = HEADER_LEN;
@@ -119,18 +161,12 @@ fn read_log(disk: &mut dyn Disk, state: &mut Recovered, exists: bool) -> Result<
         }
         at += FRAME_HEAD_LEN + payload.len();
     }
-    let tail = bytes.get(at..).unwrap_or_default();
-    if !tail.is_empty() {
-        if (1..tail.len()).any(|i| tail.get(i..).and_then(frame::frame).is_some_and(|p| frame::records(p).is_ok())) {
-            return Err(OpenError::Damaged { file: name, at });
-        }
-        log::warn!("store {name}: {} bytes of a write that a crash interrupted were cut off at byte {at}", tail.len());
-        let io = |e| OpenError::Io(name.clone(), e);
-        disk.truncate(&name, at as u64).map_err(io)?;
-        disk.sync(&name).map_err(io)?;
-    }
     state.log_len = at as u64;
-    Ok(())
+    let tail = bytes.get(at..).unwrap_or_default();
+    if (1..tail.len()).any(|i| tail.get(i..).and_then(frame::frame).is_some_and(|p| frame::records(p).is_ok())) {
+        return Err(OpenError::Damaged { file: name, at });
+    }
+    Ok(if tail.is_empty() { LogFile::Whole } else { LogFile::Torn { bytes: tail.len() } })
 }
 
 /// Makes an empty log; returns its length.
@@ -160,6 +196,7 @@ fn replay(state: &mut Recovered, record: Record) {
                 }
             }
             state.revision = state.revision.max(revision);
+            state.changed = state.changed.max(revision);
         }
         Record::Reserve(revision) => state.revision = state.revision.max(revision),
         Record::Entry(..) | Record::End { .. } => {}

@@ -25,9 +25,9 @@ fn frames_survive_any_cut() {
 
 #[test]
 fn the_header_is_stated_once() {
-    // Golden: length 4 (version + seq + variant), version 2, seq 8, request 6 = List. Must not change without a new VERSION.
+    // Golden: length 4 (version + seq + variant), version 3, seq 8, request 6 = List. Must not change without a new VERSION.
     let bytes = encode(&Call { seq: 8, request: Request::List }).unwrap();
-    assert_eq!(bytes, [4, 0, 0, 0, 2, 0, 8, 6]);
+    assert_eq!(bytes, [4, 0, 0, 0, 3, 0, 8, 6]);
 }
 
 #[test]

@@ -1,4 +1,8 @@
-//! The checks themselves. Pure.
+//! The checks themselves: those of `baseline` here, what `restricted` adds in its own file. Pure.
+
+mod restricted;
+#[cfg(test)]
+mod tests;
 
 use mote_api::tree::{Value, at, bool_at, i64_at, list_at, map_at, str_at};
 
@@ -36,9 +40,6 @@ const SYSCTLS: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
-const VOLUMES: [&str; 8] =
-    ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
-
 /// A pod, seen as the checks do.
 struct Pod<'a> {
     whole: &'a Value,
@@ -84,10 +85,10 @@ fn found(reason: &str, details: String) -> Option<Found> {
 }
 
 /// Everything wrong, in upstream's order: the baseline checks by their ids, then the restricted ones, which replace two of them.
-pub(super) fn run(restricted: bool, pod: &Value) -> Vec<Found> {
+pub(super) fn run(is_restricted: bool, pod: &Value) -> Vec<Found> {
     let pod = Pod::new(pod);
     let mut all = vec![app_armor(&pod)];
-    if !restricted {
+    if !is_restricted {
         all.push(capabilities_added(&pod));
     }
     all.extend([
@@ -99,18 +100,18 @@ pub(super) fn run(restricted: bool, pod: &Value) -> Vec<Found> {
         proc_mount(&pod),
         selinux(&pod),
     ]);
-    if !restricted {
+    if !is_restricted {
         all.push(seccomp_unconfined(&pod));
     }
     all.extend([sysctls(&pod), windows_host(&pod)]);
-    if restricted {
+    if is_restricted {
         all.extend([
-            escalation(&pod),
-            capabilities_kept(&pod),
-            volume_types(&pod),
-            non_root(&pod),
-            user_zero(&pod),
-            seccomp_set(&pod),
+            restricted::escalation(&pod),
+            restricted::capabilities_kept(&pod),
+            restricted::volume_types(&pod),
+            restricted::non_root(&pod),
+            restricted::user_zero(&pod),
+            restricted::seccomp_set(&pod),
         ]);
     }
     all.into_iter().flatten().collect()
@@ -318,222 +319,4 @@ fn windows_host(pod: &Pod<'_>) -> Option<Found> {
         "hostProcess",
         must_not(bad(pod.security), &pod.those(bad), "securityContext.windowsOptions.hostProcess=true")?,
     )
-}
-
-fn escalation(pod: &Pod<'_>) -> Option<Found> {
-    let names = pod.those(|s| bool_at(s, &["allowPrivilegeEscalation"]) != Some(false));
-    let details = format!("{} must set securityContext.allowPrivilegeEscalation=false", plural("container", &names));
-    if names.is_empty() || pod.windows() { None } else { found("allowPrivilegeEscalation != false", details) }
-}
-
-fn capabilities_kept(pod: &Pod<'_>) -> Option<Found> {
-    if pod.windows() {
-        return None;
-    }
-    let keeping = pod.those(|s| !list_at(s, &["capabilities", "drop"]).iter().any(|c| c == "ALL"));
-    let (names, what) = adding(pod, &["NET_BIND_SERVICE"]);
-    let mut out = Vec::new();
-    if !keeping.is_empty() {
-        out.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", plural("container", &keeping)));
-    }
-    if !names.is_empty() {
-        out.push(format!(
-            "{} must not include {} in securityContext.capabilities.add",
-            plural("container", &names),
-            quoted(&what)
-        ));
-    }
-    if out.is_empty() { None } else { found("unrestricted capabilities", out.join("; ")) }
-}
-
-fn volume_types(pod: &Pod<'_>) -> Option<Found> {
-    let (mut names, mut types): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
-    for volume in list_at(pod.spec, &["volumes"]) {
-        let ty = volume
-            .as_object()
-            .into_iter()
-            .flatten()
-            .find(|(k, v)| *k != "name" && !v.is_null())
-            .map(|(k, _)| k.as_str());
-        if let Some(ty) = ty.filter(|t| !VOLUMES.contains(t)) {
-            names.push(str_at(volume, &["name"]));
-            types.push(ty);
-        }
-    }
-    types.sort_unstable();
-    types.dedup();
-    let uses = if names.len() == 1 { "uses" } else { "use" };
-    let details = format!("{} {uses} restricted {}", plural("volume", &names), plural("volume type", &types));
-    if names.is_empty() { None } else { found("restricted volume types", details) }
-}
-
-fn non_root(pod: &Pod<'_>) -> Option<Found> {
-    let of = |s: &Value| bool_at(s, &["runAsNonRoot"]);
-    let wrong = pod.those(|s| of(s) == Some(false));
-    let mut out = Vec::new();
-    if of(pod.security) == Some(false) {
-        out.push("pod must not set securityContext.runAsNonRoot=false".to_owned());
-    }
-    if !wrong.is_empty() {
-        out.push(format!("{} must not set securityContext.runAsNonRoot=false", plural("container", &wrong)));
-    }
-    if out.is_empty() && of(pod.security) != Some(true) {
-        let silent = pod.those(|s| of(s).is_none());
-        if !silent.is_empty() {
-            out.push(format!("pod or {} must set securityContext.runAsNonRoot=true", plural("container", &silent)));
-        }
-    }
-    if out.is_empty() { None } else { found("runAsNonRoot != true", out.join("; ")) }
-}
-
-fn user_zero(pod: &Pod<'_>) -> Option<Found> {
-    let zero = |s: &Value| i64_at(s, &["runAsUser"]) == Some(0);
-    found("runAsUser=0", must_not(zero(pod.security), &pod.those(zero), "runAsUser=0")?)
-}
-
-fn seccomp_set(pod: &Pod<'_>) -> Option<Found> {
-    if pod.windows() {
-        return None;
-    }
-    let of = |s: &Value| !str_at(s, &["seccompProfile", "type"]).is_empty();
-    let what = "securityContext.seccompProfile.type to \"Unconfined\"";
-    let mut out: Vec<String> = must_not(unconfined(pod.security), &pod.those(unconfined), what).into_iter().collect();
-    if out.is_empty() && !of(pod.security) {
-        let silent = pod.those(|s| !of(s));
-        if !silent.is_empty() {
-            let what = "must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"";
-            out.push(format!("pod or {} {what}", plural("container", &silent)));
-        }
-    }
-    if out.is_empty() { None } else { found("seccompProfile", out.join("; ")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mote_api::tree::json;
-
-    fn said(restricted: bool, spec: Value) -> String {
-        run(restricted, &json!({"spec": spec})).iter().map(|(r, d)| format!("{r} ({d})")).collect::<Vec<_>>().join(", ")
-    }
-
-    /// What `restricted` wants, and no more.
-    fn good() -> Value {
-        json!({"securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "a", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}}],
-            "volumes": [{"name": "v", "emptyDir": {}}]})
-    }
-
-    #[test]
-    fn restricted_says_what_upstream_says() {
-        assert_eq!(said(true, good()), "");
-        assert_eq!(said(false, json!({"containers": [{"name": "a"}]})), "");
-        assert_eq!(
-            said(true, json!({"containers": [{"name": "nginx"}]})),
-            r#"allowPrivilegeEscalation != false (container "nginx" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container "nginx" must set securityContext.capabilities.drop=["ALL"]), runAsNonRoot != true (pod or container "nginx" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container "nginx" must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")"#
-        );
-    }
-
-    #[test]
-    fn each_check_bites() {
-        let both = [false, true];
-        for (levels, patch, want) in [
-            (
-                &both[..],
-                json!({"hostNetwork": true, "hostIPC": true}),
-                "host namespaces (hostNetwork=true, hostIPC=true)",
-            ),
-            (&both, json!({"volumes": [{"name": "h", "hostPath": {"path": "/"}}]}), r#"hostPath volumes (volume "h")"#),
-            (
-                &both[1..],
-                json!({"volumes": [{"name": "h", "nfs": {"path": "/"}}]}),
-                r#"restricted volume types (volume "h" uses restricted volume type "nfs")"#,
-            ),
-            (
-                &both,
-                json!({"securityContext": {"sysctls": [{"name": "kernel.x"}, {"name": "net.ipv4.tcp_syncookies"}]}}),
-                "forbidden sysctls (kernel.x)",
-            ),
-            (
-                &both,
-                json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}),
-                r#"seccompProfile (pod must not set securityContext.seccompProfile.type to "Unconfined")"#,
-            ),
-            (
-                &both,
-                json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}),
-                "hostProcess (pod must not set securityContext.windowsOptions.hostProcess=true)",
-            ),
-            (
-                &both,
-                json!({"securityContext": {"seLinuxOptions": {"type": "spc_t", "user": "u"}}}),
-                r#"seLinuxOptions (pod set forbidden securityContext.seLinuxOptions: type "spc_t"; user may not be set)"#,
-            ),
-            (
-                &both,
-                json!({"securityContext": {"appArmorProfile": {"type": "Unconfined"}}}),
-                r#"forbidden AppArmor profile (pod must not set AppArmor profile type to "Unconfined")"#,
-            ),
-            (&both[1..], json!({"securityContext": {"runAsUser": 0}}), "runAsUser=0 (pod must not set runAsUser=0)"),
-            (
-                &both[1..],
-                json!({"securityContext": {"runAsNonRoot": false}}),
-                "runAsNonRoot != true (pod must not set securityContext.runAsNonRoot=false)",
-            ),
-        ] {
-            for restricted in both {
-                let mut spec = good();
-                mote_api::patch::merge_patch(&mut spec, &patch).unwrap();
-                assert_eq!(said(restricted, spec).contains(want), levels.contains(&restricted), "{restricted} {want}");
-            }
-        }
-        for (levels, container, want) in [
-            (
-                &both[..],
-                json!({"securityContext": {"privileged": true}}),
-                r#"privileged (container "a" must not set securityContext.privileged=true)"#,
-            ),
-            (
-                &both[..1],
-                json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN", "CHOWN"]}}}),
-                r#"non-default capabilities (container "a" must not include "NET_ADMIN" in securityContext.capabilities.add)"#,
-            ),
-            (
-                &both[1..],
-                json!({"securityContext": {"capabilities": {"add": ["CHOWN"]}}}),
-                r#"unrestricted capabilities (container "a" must not include "CHOWN" in securityContext.capabilities.add)"#,
-            ),
-            (
-                &both,
-                json!({"securityContext": {"procMount": "Unmasked"}}),
-                r#"procMount (container "a" must not set securityContext.procMount to "Unmasked")"#,
-            ),
-            (
-                &both,
-                json!({"ports": [{"hostPort": 80}, {"hostPort": 0}]}),
-                r#"hostPort (container "a" uses hostPort 80)"#,
-            ),
-            (
-                &both,
-                json!({"livenessProbe": {"httpGet": {"host": "1.2.3.4"}}}),
-                r#"probe or lifecycle host (container "a" uses probe or lifecycle host "1.2.3.4")"#,
-            ),
-            (
-                &both[1..],
-                json!({"securityContext": {"allowPrivilegeEscalation": true}}),
-                "allowPrivilegeEscalation != false",
-            ),
-        ] {
-            for restricted in both {
-                let mut spec = good();
-                mote_api::patch::merge_patch(&mut spec["containers"][0], &container).unwrap();
-                assert_eq!(said(restricted, spec).contains(want), levels.contains(&restricted), "{restricted} {want}");
-            }
-        }
-        // Init and ephemeral containers too.
-        let mut spec = good();
-        spec["initContainers"] = json!([{"name": "i", "securityContext": {"privileged": true}}]);
-        spec["ephemeralContainers"] = json!([{"name": "e", "securityContext": {"privileged": true}}]);
-        assert!(said(false, spec).contains(r#"containers "i", "e" must not set"#));
-    }
 }

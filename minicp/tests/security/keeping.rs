@@ -1,0 +1,123 @@
+//! What stays: the audit log, sealed Secrets; and room for the nodes.
+
+use super::*;
+
+#[test]
+fn what_was_done_is_on_record() {
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n  resources: [{group: '', resources: [secrets]}]\n- level: Request\n  verbs: [create]\n  resources: [{group: '', resources: [configmaps]}]\n";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("audit-policy.yaml"), policy).unwrap();
+    local(async {
+        let server = start(dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
+        let mut c = Cluster { server: server.clone(), clients: HashMap::new() };
+        c.make("/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}, "stringData": {"p": "hush"}}))
+            .await;
+        c.make(MAPS, json!({"metadata": {"name": "m"}, "data": {"a": "1"}})).await;
+        c.get(&admin(), MAPS).await;
+        c.send(&admin(), "GET", "/api/v1/namespaces/default/secrets/s", &[("Impersonate-User", "ann")], Value::Null)
+            .await;
+        let path = dir.path().join("audit.log");
+        let mut events: Vec<Value> = Vec::new();
+        for _ in 0..200 {
+            let text = std::fs::read_to_string(&path).unwrap();
+            events = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            if events.len() >= 3 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(events.len(), 3, "{events:?}");
+        assert!(!events[0].to_string().contains("hush") && events[0].get("requestObject").is_none());
+        assert_eq!((&events[1]["level"], &events[1]["requestObject"]["data"]["a"]), (&json!("Request"), &json!("1")));
+        assert_eq!((&events[1]["verb"], &events[1]["objectRef"]["resource"]), (&json!("create"), &json!("configmaps")));
+        assert_eq!(
+            (&events[2]["user"]["username"], &events[2]["impersonatedUser"]["username"]),
+            (&json!("kubernetes-admin"), &json!("ann"))
+        );
+        assert_eq!(events[2]["responseStatus"]["code"], 403);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn secrets_are_sealed_on_disk_and_keys_rotate() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |providers: &str| {
+        let text =
+            format!("kind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n{providers}");
+        std::fs::write(dir.path().join("encryption.yaml"), text).unwrap();
+    };
+    let key = |name: &str, letter: &str| {
+        format!("  - aesgcm: {{keys: [{{name: {name}, secret: {}A=}}]}}\n", letter.repeat(42))
+    };
+    let secret = "/api/v1/namespaces/default/secrets/s";
+    let on_disk = |word: &[u8]| {
+        let files =
+            std::fs::read_dir(dir.path().join("store")).unwrap().map(|f| std::fs::read(f.unwrap().path()).unwrap());
+        files.filter(|bytes| bytes.windows(word.len()).any(|w| w == word)).count() > 0
+    };
+    local(async {
+        // base64 of "hush-hush"
+        let plain = "aHVzaC1odXNo";
+        config(&key("a", "A"));
+        let server = start(dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
+        let mut c = Cluster { server: server.clone(), clients: HashMap::new() };
+        c.make("/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}, "data": {"p": plain}})).await;
+        c.make(MAPS, json!({"metadata": {"name": "m"}, "data": {"p": "in-the-open"}})).await;
+        assert_eq!(c.get(&admin(), secret).await.body["data"]["p"], plain);
+        let listed = c.get(&admin(), "/api/v1/secrets").await.body;
+        assert_eq!(listed["items"][0]["data"]["p"], plain);
+        c.patch(&admin(), secret, json!({"metadata": {"labels": {"a": "b"}}})).await;
+        server.stop().await;
+        assert!(!on_disk(plain.as_bytes()) && on_disk(b"in-the-open") && on_disk(b"k8s:enc:aesgcm:v1:a:"));
+        // Another key in front: everything is sealed with it at the start, and the old one may go.
+        config(&(key("b", "B") + &key("a", "A")));
+        start(dir.path()).await.unwrap_or_else(|e| panic!("{e}")).stop().await;
+        config(&key("b", "B"));
+        let server = start(dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
+        let mut c = Cluster { server: server.clone(), clients: HashMap::new() };
+        let got = c.get(&admin(), secret).await.body;
+        assert_eq!((&got["data"]["p"], &got["metadata"]["labels"]["a"]), (&json!(plain), &json!("b")));
+        server.stop().await;
+        // A lost key is said at the start.
+        config(&key("c", "C"));
+        let error = start(dir.path()).await.err().unwrap().to_string();
+        assert!(error.contains("/registry/core/secrets/default/s is encrypted"), "{error}");
+        std::fs::remove_file(dir.path().join("encryption.yaml")).unwrap();
+        let error = start(dir.path()).await.err().unwrap().to_string();
+        assert!(error.contains("there is no encryption.yaml"), "{error}");
+    });
+}
+
+#[test]
+fn a_crowd_of_one_user_does_not_starve_a_node() {
+    run(&[], |mut c| async move {
+        let values: String = "x".repeat(20_000);
+        for n in 0..100 {
+            c.make(MAPS, json!({"metadata": {"name": format!("m{n}")}, "data": {"a": values}})).await;
+        }
+        c.role("", "reader", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}])).await;
+        c.bind("", "reader", "User", "ann").await;
+        let done = Rc::new(std::cell::Cell::new(0));
+        let mut crowd = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let (server, done) = (c.server.clone(), done.clone());
+            crowd.spawn_local(async move {
+                let mut one = Cluster { server, clients: HashMap::new() };
+                // A selector makes the server look into every object.
+                assert_eq!(one.get(&ann(), &format!("{MAPS}?labelSelector=x%3Dy")).await.code, 200);
+                done.set(done.get() + 1);
+            });
+        }
+        // All of them have asked; then the node does.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        let node = UserInfo::node("n");
+        assert_eq!(c.get(&node, "/api/v1/nodes").await.code, 200);
+        assert!(done.get() < 150, "the node was served after {} of 200", done.get());
+        while let Some(one) = crowd.join_next().await {
+            one.unwrap();
+        }
+    });
+}
