@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::events::Events;
 use crate::keeper::Keeper;
 use crate::net::Network;
+use crate::objects::Objects;
 use crate::pods::dirs::Roots;
 use crate::pods::model::{Pod, PodUid, Source};
 use crate::pods::slot::{News, Slot};
@@ -60,6 +61,8 @@ pub struct Agent {
     pub network: RefCell<Option<Arc<Network>>>,
     /// Where events go.
     pub events: Events,
+    /// ConfigMaps and Secrets.
+    pub objects: Objects,
     /// Services and endpoints, as the proxy and the DNS server read them.
     pub services: Rc<RefCell<Services>>,
     /// `NAME_SERVICE_HOST` and the like, by namespace and service.
@@ -97,6 +100,7 @@ impl Agent {
             images,
             network: RefCell::new(None),
             events,
+            objects: Objects::default(),
             services: Rc::default(),
             service_env: RefCell::default(),
             workers: RefCell::default(),

@@ -46,6 +46,7 @@ pub mod keeper;
 mod logger;
 pub mod net;
 pub mod node;
+pub mod objects;
 pub mod pods;
 mod progress;
 pub mod proxy;

@@ -11,6 +11,7 @@ pub(super) fn need_root(what: &str) -> Result<(), String> {
 
 /// The runtime every long-running command uses: one thread, few blocking ones that go when idle.
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
+    crate::net::sys::lean_heap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

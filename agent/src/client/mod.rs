@@ -243,6 +243,13 @@ impl Client {
     }
 }
 
+/// Who set which field is nothing an agent asks, and half of a pod's tree.
+pub(crate) fn drop_managers(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+}
+
 /// An error with its causes, outermost first.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

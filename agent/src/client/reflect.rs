@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use mote_api::tree::{Value, list_at, str_at};
+use mote_api::tree::{Value, str_at};
 
 use super::{Client, Error, status_error};
 
@@ -90,10 +90,12 @@ impl Reflector {
                 self.version = str_at(&list, &["metadata", "resourceVersion"]).to_owned();
                 self.state = State::Connect;
                 let items = list.get_mut("items").map(Value::take);
-                Ok(Some(Change::All(match items {
+                let mut items = match items {
                     Some(Value::Array(items)) => items,
-                    _ => list_at(&list, &["items"]).to_vec(),
-                })))
+                    _ => Vec::new(),
+                };
+                items.iter_mut().for_each(super::drop_managers);
+                Ok(Some(Change::All(items)))
             }
             State::Connect => {
                 let join = if self.query.is_empty() { "" } else { "&" };
@@ -132,7 +134,8 @@ impl Reflector {
 }
 
 fn read_event(mut event: Value, version: &mut String) -> Result<Option<Change>, Error> {
-    let object = event.get_mut("object").map(Value::take).unwrap_or_default();
+    let mut object = event.get_mut("object").map(Value::take).unwrap_or_default();
+    super::drop_managers(&mut object);
     let kind = str_at(&event, &["type"]);
     if kind == "ERROR" {
         return Err(status_error(500, &object, b""));

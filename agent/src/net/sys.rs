@@ -1,4 +1,4 @@
-//! The one unsafe corner of the agent: a socket option and a question to a terminal that nix has no types for.
+//! The one unsafe corner of the agent: a socket option, a question to a terminal and a word to the allocator that nix has no types for.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,6 +13,18 @@ pub(crate) fn want_words(socket: impl AsFd) {
         // stack frame, with its exact size; the kernel only reads it.
         unsafe {
             libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), len);
+        }
+    }
+}
+
+/// Tells glibc's allocator what a small process of few threads wants: one heap for all of them, and what is free at its end back to the
+/// kernel soon (mallopt(3)). Other libraries need no telling.
+pub(crate) fn lean_heap() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, 128 << 10)] {
+        // SAFETY: takes and gives numbers only, and is called before there is a second thread.
+        unsafe {
+            libc::mallopt(parameter, value);
         }
     }
 }

@@ -1,19 +1,27 @@
 //! The runtime's description of a container, out of everything its pod refers to.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use mote_api::tree::{Value, at};
+use mote_api::tree::{Value, at, str_at};
 use mote_images::{Image, Reference};
 use mote_runtime::container::{Container, Process};
 
 use crate::agent::Agent;
-use crate::pods::model::{Pod, Sandbox, Source, Wanted};
+use crate::keeper::{State, label};
+use crate::objects::{Kind, ROOT_CA, ROOT_CA_AGE_MAX};
+use crate::pods::model::{Pod, Role, Sandbox, Source, Wanted};
 use crate::pods::spec;
 use crate::pods::spec::env::{Refs, Self_, referred};
 
-/// The ConfigMaps and Secrets a pod refers to. An unreachable server is an error, a missing object is not.
-pub(super) async fn refs(agent: &Agent, pod: &Pod) -> Result<Refs, String> {
-    let (config_maps, secrets) = referred(&pod.object);
+/// Named ConfigMaps and Secrets of the pod's namespace, not older than `age_max`. An unreachable server is an error, a missing object is
+/// not.
+pub(super) async fn refs(
+    agent: &Agent,
+    pod: &Pod,
+    (config_maps, secrets): (Vec<String>, Vec<String>),
+    age_max: Duration,
+) -> Result<Refs, String> {
     let mut refs = Refs::default();
     if config_maps.is_empty() && secrets.is_empty() {
         return Ok(refs);
@@ -21,16 +29,13 @@ pub(super) async fn refs(agent: &Agent, pod: &Pod) -> Result<Refs, String> {
     let Some(client) = agent.client.as_ref().filter(|_| pod.source == Source::Api) else {
         return Err("ConfigMaps and Secrets are for pods of an API server".into());
     };
-    for (resource, names, into) in
-        [("configmaps", config_maps, &mut refs.config_maps), ("secrets", secrets, &mut refs.secrets)]
+    for (kind, names, into) in
+        [(Kind::ConfigMap, config_maps, &mut refs.config_maps), (Kind::Secret, secrets, &mut refs.secrets)]
     {
         for name in names {
-            let target = crate::client::path::core(&pod.namespace, resource, &name);
-            let object = match client.get(&target).await {
-                Ok(object) => Some(object),
-                Err(error) if error.is_not_found() => None,
-                Err(error) => return Err(format!("get {resource} {}/{name}: {error}", pod.namespace)),
-            };
+            let root = kind == Kind::ConfigMap && name == ROOT_CA;
+            let age_max = if root { ROOT_CA_AGE_MAX } else { age_max };
+            let object = agent.objects.get(client, kind, &pod.namespace, &name, age_max).await?;
             into.insert(name, object);
         }
     }
@@ -70,7 +75,8 @@ pub(super) async fn describe(
     attempt: u32,
     crashes: u32,
 ) -> Result<Container, String> {
-    let refs = refs(agent, pod).await?;
+    let target_pid = target_of(agent, pod, wanted)?;
+    let refs = refs(agent, pod, referred(&wanted.spec), Duration::ZERO).await?;
     let addresses = addresses(agent, sandbox);
     let links = at(&pod.object, &["spec", "enableServiceLinks"]).and_then(Value::as_bool) != Some(false);
     let services = agent.service_variables(&pod.namespace, links);
@@ -87,7 +93,22 @@ pub(super) async fn describe(
         run: agent.keeper.dir(),
         cgroup_parent: &agent.config.cgroup_parent,
         node_memory_bytes: agent.config.memory_bytes,
+        target_pid,
     })
+}
+
+/// The first process of the container that `kubectl debug --target` names.
+fn target_of(agent: &Agent, pod: &Pod, wanted: &Wanted) -> Result<Option<i32>, String> {
+    let name = str_at(&wanted.spec, &["targetContainerName"]);
+    if name.is_empty() || wanted.role != Role::Ephemeral {
+        return Ok(None);
+    }
+    let of_pod = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
+    of_pod
+        .filter(|listed| label(listed, "container") == name && listed.state == State::Running)
+        .find_map(|listed| i32::try_from(listed.pid).ok().filter(|pid| *pid > 0))
+        .map(Some)
+        .ok_or_else(|| format!("target container {name:?} is not running"))
 }
 
 /// The process of a running container as its image and pod want it: for exec, and for probes and hooks after the agent was replaced.

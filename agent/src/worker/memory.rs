@@ -9,11 +9,21 @@ use super::probes::Probing;
 use crate::clock::Moment;
 use crate::pods::model::{Failure, ImageState, Instance, Probed, Sandbox, Stopping, Volumes};
 
+/// A service-account token of the pod.
+pub(super) struct Token {
+    pub(super) text: String,
+    /// When a new one is due.
+    pub(super) renew_at: Moment,
+}
+
 /// What only the worker knows: everything else is read anew from the keeper.
 #[derive(Default)]
 pub(super) struct Memory {
     pub(super) volumes: Volumes,
-    pub(super) volumes_at: Moment,
+    /// When content of volumes has to be looked at again.
+    pub(super) refresh_at: Option<Moment>,
+    /// By audience (empty = the API server's own).
+    pub(super) tokens: BTreeMap<String, Token>,
     pub(super) sandbox: Sandbox,
     pub(super) images: BTreeMap<String, ImageState>,
     pub(super) found: BTreeMap<String, Image>,

@@ -12,7 +12,7 @@ mod say;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mote_api::tree::str_at;
+use mote_api::tree::{at, str_at};
 
 use self::memory::Memory;
 use crate::agent::Agent;
@@ -21,10 +21,7 @@ use crate::pods::model::{Pod, Sandbox, Source, Volumes};
 use crate::pods::plan::plan;
 use crate::pods::slot::Slot;
 use crate::pods::status::{Around, status};
-use crate::pods::volumes;
-
-/// How often content of volumes is looked at again.
-const REFRESH: Duration = Duration::from_secs(60);
+use crate::pods::volumes::refresh;
 
 /// Starts the worker of a new pod.
 pub fn begin(agent: Rc<Agent>, slot: Rc<Slot>) {
@@ -35,14 +32,15 @@ pub fn begin(agent: Rc<Agent>, slot: Rc<Slot>) {
 async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
     let pod = slot.pod();
     let mut memory = Memory { first_attempt: observe::first_attempts(&agent, &pod), ..Memory::default() };
-    let told = pod.object.get("status").cloned().unwrap_or_default();
+    let told = Rc::new(pod.object.get("status").cloned().unwrap_or_default());
     observe::told_attempts(&told, &mut memory.first_attempt);
     let mut started = clock::parse(str_at(&told, &["startTime"]));
     if agent.keeper.has_sandbox(pod.uid.as_str()) && (pod.deleting.is_some() || ended(&pod)) {
         memory.sandbox = Sandbox::Ready { ip: None };
     }
+    let speaker = say::Speaker::new(agent.clone(), slot.clone(), told.clone());
     let mut said = told;
-    let speaker = say::Speaker::new(agent.clone(), slot.clone());
+    let mut seen = pod;
     loop {
         if agent.closing.get() {
             // The process is about to end, or the keeper to be emptied: nothing new is begun.
@@ -52,6 +50,8 @@ async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
             execute::hear(&mut memory, news);
         }
         let pod = current(&slot);
+        notice(&mut memory, &seen, &pod);
+        seen = pod.clone();
         let now = Moment::now();
         started = started.or(Some(now));
         observe::refresh(&agent, &slot, &pod, &mut memory, &said);
@@ -59,9 +59,9 @@ async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
         let around = Around { host_ip: agent.config.host_ip, started, ended: ended(&pod) };
         let plan = plan(&pod, &facts, started, around.ended, now);
         let new = status(&pod, &facts, &around, &said, now);
-        if new != said {
+        if new != *said {
             say::back_offs(&agent, &pod, &new, &mut memory);
-            said = new;
+            said = Rc::new(new);
         }
         speaker.say(&pod, &said);
         let acted = !plan.actions.is_empty();
@@ -87,8 +87,7 @@ async fn run(agent: Rc<Agent>, slot: Rc<Slot>) {
 }
 
 async fn wait(slot: &Slot, pod: &Pod, memory: &mut Memory, look_again: Option<Moment>, now: Moment) {
-    let refresh = (volumes::changing(&pod.object) && memory.volumes == Volumes::Ready && pod.deleting.is_none())
-        .then(|| memory.volumes_at.plus(REFRESH));
+    let refresh = memory.refresh_at.filter(|_| memory.volumes == Volumes::Ready && pod.deleting.is_none());
     let next = look_again.into_iter().chain(refresh).min();
     match next {
         None => slot.woken().await,
@@ -99,7 +98,19 @@ async fn wait(slot: &Slot, pod: &Pod, memory: &mut Memory, look_again: Option<Mo
         }
     }
     if refresh.is_some_and(|refresh| Moment::now() >= refresh) {
-        memory.volumes = Volumes::None;
+        memory.volumes = Volumes::Stale;
+    }
+}
+
+/// Files that tell a pod's labels and annotations follow them at once.
+fn notice(memory: &mut Memory, before: &Pod, pod: &Pod) {
+    let differs = |field| at(&before.object, &["metadata", field]) != at(&pod.object, &["metadata", field]);
+    if memory.volumes == Volumes::Ready
+        && !Rc::ptr_eq(&before.object, &pod.object)
+        && refresh::tells_of_itself(&pod.object)
+        && (differs("labels") || differs("annotations"))
+    {
+        memory.volumes = Volumes::Stale;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::pods::slot::Slot;
 
 struct Said {
     wanted: RefCell<Option<Rc<Value>>>,
-    sent: RefCell<Value>,
+    sent: RefCell<Rc<Value>>,
     wake: Notify,
     idle: Notify,
     busy: Cell<bool>,
@@ -35,8 +35,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Speaker {
     /// For the pod of this slot; starts its task.
-    pub(super) fn new(agent: Rc<Agent>, slot: Rc<Slot>) -> Speaker {
-        let sent = slot.pod().object.get("status").cloned().unwrap_or_default();
+    /// `sent` is what the API has.
+    pub(super) fn new(agent: Rc<Agent>, slot: Rc<Slot>, sent: Rc<Value>) -> Speaker {
         let said = Rc::new(Said {
             wanted: RefCell::new(None),
             sent: RefCell::new(sent),
@@ -52,14 +52,13 @@ impl Speaker {
     }
 
     /// This is the status now.
-    pub(super) fn say(&self, pod: &Pod, status: &Value) {
-        let known = self.agent.said.borrow().get(&pod.uid).is_some_and(|known| **known == *status);
+    pub(super) fn say(&self, pod: &Pod, status: &Rc<Value>) {
+        let known = self.agent.said.borrow().get(&pod.uid).is_some_and(|known| known == status);
         if known {
             return;
         }
-        let status = Rc::new(status.clone());
         self.agent.said.borrow_mut().insert(pod.uid.clone(), status.clone());
-        *self.said.wanted.borrow_mut() = Some(status);
+        *self.said.wanted.borrow_mut() = Some(status.clone());
         self.said.wake.notify_one();
     }
 
@@ -124,7 +123,7 @@ async fn speak(agent: Rc<Agent>, slot: Rc<Slot>, said: Rc<Said>) {
         said.busy.set(false);
         match result {
             Ok(_) => {
-                *said.sent.borrow_mut() = (*status).clone();
+                *said.sent.borrow_mut() = status;
                 pause = Duration::from_millis(200);
             }
             Err(error) if error.is_retryable() => {
@@ -168,7 +167,15 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
 }
 
 /// Fields that the node takes back when they no longer hold.
-const MINE: [&str; 6] = ["podIP", "podIPs", "reason", "message", "initContainerStatuses", "containerStatuses"];
+const MINE: [&str; 7] = [
+    "podIP",
+    "podIPs",
+    "reason",
+    "message",
+    "initContainerStatuses",
+    "containerStatuses",
+    "ephemeralContainerStatuses",
+];
 
 /// Tells as events which containers are held back now.
 pub(super) fn back_offs(agent: &Agent, pod: &Pod, status: &Value, memory: &mut Memory) {

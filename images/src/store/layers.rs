@@ -174,7 +174,7 @@ impl Inner {
             blob_bytes: done.blob_bytes,
             file_bytes: done.file_bytes,
             entries: done.entries,
-            implicit: Vec::new(), // in the file `open`: there may be many
+            open: !done.open.is_empty(),
             volatile_since,
         };
         Ok((work, record))

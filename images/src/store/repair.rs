@@ -48,9 +48,19 @@ impl Store {
                     left.push(Damage { part: found.part.clone(), why });
                 }
                 Part::Layer(diff_id) => drop(anew.insert(*diff_id)),
+                // The next pull fetches it from its start.
+                Part::Partial(name) => inner.discard_partial(name),
+                Part::Record(name) => {
+                    let path = inner.layout.dir("images").join(name);
+                    inner.layout.disk.unlink(&path).map_err(|e| Error::io("delete", &path, e))?;
+                    let why = format!("{}; which image it was is lost: pull it again", found.why);
+                    left.push(Damage { part: found.part.clone(), why });
+                }
                 Part::Blob(_) | Part::Image(_) => {}
             }
         }
+        // Links into a layer that is replaced lead to what was there before: the top layers of all its images are made anew.
+        let replaced = anew.clone();
         let lost: BTreeSet<&str> = damage
             .iter()
             .filter_map(|found| if let Part::Blob(hex) = &found.part { Some(hex.as_str()) } else { None })
@@ -63,7 +73,7 @@ impl Store {
         let mut restored = BTreeSet::new();
         for record in inner.image_records()? {
             cancel.check()?;
-            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| anew.contains(diff_id))
+            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| replaced.contains(diff_id))
                 || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
                 || damage.iter().any(|found| matches!(&found.part, Part::Image(name) if *name == record.reference))
                 || !matches!(inner.image(&record), Ok(Some(_)));

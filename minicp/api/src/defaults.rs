@@ -8,6 +8,9 @@ use crate::tree::{Value, i64_at, json, list_mut, set_default, slot, str_at};
 
 /// Fills in what the writer left out. Idempotent, and harmless on updates and patches.
 pub fn apply(kind: &Kind, object: &mut Value) {
+    if let Some(custom) = &kind.custom {
+        return crate::structural::fill(&custom.schema, object);
+    }
     match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::pod(object),
         ("", "PodTemplate") => pod::template(slot(object, &["template"])),
@@ -177,6 +180,16 @@ fn custom_resource_definition(object: &mut Value) {
             (&["spec", "conversion", "strategy"], json!("None")),
         ],
     );
+    // What was ever the storage version stays noted until somebody says that nothing of it is left.
+    let stored =
+        crate::tree::list_at(object, &["spec", "versions"]).iter().find(|v| v.get("storage") == Some(&json!(true)));
+    let stored = stored.map(|v| str_at(v, &["name"]).to_string());
+    set_default(object, &["status", "storedVersions"], json!([]));
+    if let (Some(name), Some(list)) = (stored, slot(object, &["status", "storedVersions"]).as_array_mut())
+        && !list.iter().any(|v| *v == name)
+    {
+        list.push(name.into());
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! ConfigMaps and Secrets come as they were read before.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use base64::Engine as _;
 use mote_api::quantity::Quantity;
@@ -11,9 +12,9 @@ use mote_api::tree::{Map, Value, at, bool_at, list_at, map_at, str_at};
 #[derive(Default)]
 pub struct Refs {
     /// By name.
-    pub config_maps: BTreeMap<String, Option<Value>>,
+    pub config_maps: BTreeMap<String, Option<Rc<Value>>>,
     /// By name.
-    pub secrets: BTreeMap<String, Option<Value>>,
+    pub secrets: BTreeMap<String, Option<Rc<Value>>>,
 }
 
 /// What a pod may ask about itself and its node.
@@ -254,33 +255,21 @@ pub fn resource_field(container: &Value, field: &Value, me: &Self_<'_>) -> Resul
     .to_string())
 }
 
-/// Names of all ConfigMaps and Secrets that the pod's containers and volumes refer to.
-pub fn referred(pod: &Value) -> (Vec<String>, Vec<String>) {
+/// Names of the ConfigMaps and Secrets that a container's environment refers to.
+pub fn referred(container: &Value) -> (Vec<String>, Vec<String>) {
     let (mut config_maps, mut secrets) = (Vec::new(), Vec::new());
     let note = |list: &mut Vec<String>, name: &str| {
         if !name.is_empty() && !list.iter().any(|known| known == name) {
             list.push(name.to_owned());
         }
     };
-    for containers in ["containers", "initContainers"] {
-        for container in list_at(pod, &["spec", containers]) {
-            for entry in list_at(container, &["env"]) {
-                note(&mut config_maps, str_at(entry, &["valueFrom", "configMapKeyRef", "name"]));
-                note(&mut secrets, str_at(entry, &["valueFrom", "secretKeyRef", "name"]));
-            }
-            for source in list_at(container, &["envFrom"]) {
-                note(&mut config_maps, str_at(source, &["configMapRef", "name"]));
-                note(&mut secrets, str_at(source, &["secretRef", "name"]));
-            }
-        }
+    for entry in list_at(container, &["env"]) {
+        note(&mut config_maps, str_at(entry, &["valueFrom", "configMapKeyRef", "name"]));
+        note(&mut secrets, str_at(entry, &["valueFrom", "secretKeyRef", "name"]));
     }
-    for volume in list_at(pod, &["spec", "volumes"]) {
-        note(&mut config_maps, str_at(volume, &["configMap", "name"]));
-        note(&mut secrets, str_at(volume, &["secret", "secretName"]));
-        for source in list_at(volume, &["projected", "sources"]) {
-            note(&mut config_maps, str_at(source, &["configMap", "name"]));
-            note(&mut secrets, str_at(source, &["secret", "name"]));
-        }
+    for source in list_at(container, &["envFrom"]) {
+        note(&mut config_maps, str_at(source, &["configMapRef", "name"]));
+        note(&mut secrets, str_at(source, &["secretRef", "name"]));
     }
     (config_maps, secrets)
 }
@@ -325,8 +314,8 @@ mod tests {
     fn every_source() {
         let pod = json!({"metadata": {"name": "p", "namespace": "ns", "labels": {"a": "b"}}});
         let mut refs = Refs::default();
-        refs.config_maps.insert("cm".into(), Some(json!({"data": {"k": "v", "A": "from"}})));
-        refs.secrets.insert("s".into(), Some(json!({"data": {"p": "c2VjcmV0"}})));
+        refs.config_maps.insert("cm".into(), Some(json!({"data": {"k": "v", "A": "from"}}).into()));
+        refs.secrets.insert("s".into(), Some(json!({"data": {"p": "c2VjcmV0"}}).into()));
         refs.secrets.insert("no".into(), None);
         let container = json!({
             "resources": {"requests": {"cpu": "250m"}},
@@ -349,7 +338,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let pod = json!({"metadata": {"name": "p", "namespace": "ns"}});
-        let refs = Refs { config_maps: [("cm".into(), Some(json!({})))].into(), ..Refs::default() };
+        let refs = Refs { config_maps: [("cm".into(), Some(json!({}).into()))].into(), ..Refs::default() };
         for (from, expected) in [
             (json!({"configMapKeyRef": {"name": "x", "key": "k"}}), "configmap \"x\" not found"),
             (json!({"configMapKeyRef": {"name": "cm", "key": "k"}}), "couldn't find key k in configmap ns/cm"),

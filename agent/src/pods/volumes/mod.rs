@@ -8,6 +8,7 @@
 
 pub mod atomic;
 mod content;
+pub mod refresh;
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
@@ -90,13 +91,6 @@ pub fn make(pod: &Pod, roots: &Roots, content: &Content<'_>) -> Result<(), Strin
         }
     }
     Ok(())
-}
-
-/// Whether a volume of the pod may change while it runs.
-pub fn changing(pod: &Value) -> bool {
-    list_at(pod, &["spec", "volumes"])
-        .iter()
-        .any(|volume| matches!(kind(volume), Ok("configMap" | "secret" | "downwardAPI" | "projected")))
 }
 
 fn empty_dir(dir: &Path, volume: &Value, gid: Option<u32>) -> Result<(), String> {
@@ -256,8 +250,8 @@ mod tests {
     fn content_comes_from_all_sources() {
         let dir = tempfile::tempdir().unwrap();
         let refs = Refs {
-            config_maps: [("cm".into(), Some(json!({"data": {"k": "v"}, "binaryData": {"b": "AAE="}})))].into(),
-            secrets: [("s".into(), Some(json!({"data": {"p": "c2VjcmV0"}})))].into(),
+            config_maps: [("cm".into(), Some(json!({"data": {"k": "v"}, "binaryData": {"b": "AAE="}}).into()))].into(),
+            secrets: [("s".into(), Some(json!({"data": {"p": "c2VjcmV0"}}).into()))].into(),
         };
         let pod = pod(json!([{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "cm"}},
             {"name": "p", "projected": {"sources": [{"secret": {"name": "s", "items": [{"key": "p", "path": "d/pw", "mode": 0o400}]}},

@@ -21,6 +21,9 @@ use crate::worker::describe::describe;
 use crate::worker::memory::Memory;
 use crate::worker::probes;
 
+/// Fields of a container that need its process again while it runs.
+const PROCESS_USERS: [&str; 4] = ["lifecycle", "startupProbe", "readinessProbe", "livenessProbe"];
+
 /// Describes the container, makes its folders and has the keeper start it.
 pub(super) async fn start(
     agent: &Rc<Agent>,
@@ -58,6 +61,7 @@ pub(super) async fn start(
             agent.events.note(&pod.object, &field, false, "Started", &format!("Container started: {name}"));
             memory.starts.remove(name);
             memory.images.remove(name);
+            memory.found.remove(name); // the next start looks for it anew
             if at(&wanted.spec, &["lifecycle", "postStart"]).is_some() {
                 tokio::task::spawn_local(probes::hook::post_start(
                     agent.clone(),
@@ -67,7 +71,9 @@ pub(super) async fn start(
                     process.clone(),
                 ));
             }
-            memory.processes.insert(id, process);
+            if PROCESS_USERS.iter().any(|field| at(&wanted.spec, &[field]).is_some()) {
+                memory.processes.insert(id, process);
+            }
         }
         Err(keeper::Error::Refused(refused)) => {
             let why = format!("failed to start container {name}: {refused}");
