@@ -227,8 +227,21 @@ enum Promise {
 
 const ALWAYS: SpoolPolicy = SpoolPolicy { worth: Duration::ZERO, sync_every: Duration::ZERO };
 
+/// Nothing takes long enough to be waited for by itself.
+const TOGETHER: SpoolPolicy = SpoolPolicy { worth: Duration::ZERO, sync_every: Duration::from_secs(3600) };
+
 #[test]
 fn no_cut_leaves_anything_wrong() {
+    live(ALWAYS, 150);
+}
+
+#[test]
+fn nor_where_layers_are_waited_for_together() {
+    live(TOGETHER, 60);
+}
+
+/// A life of a store, and every end it could have had; at least so many.
+fn live(policy: SpoolPolicy, points: usize) {
     let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
     // A registry with two images; the second is built on the first.
     let origin = Store::open(&tmp.path().join("origin")).unwrap();
@@ -250,7 +263,7 @@ fn no_cut_leaves_anything_wrong() {
     let root = tmp.path().join("store");
     std::fs::create_dir(&root).unwrap();
     let fake = Arc::new(Fake(Mutex::new(State { root: root.clone(), ..State::default() })));
-    let store = Store::open_on(fake.clone(), &root, "boot 1".to_owned(), ALWAYS).unwrap();
+    let store = Store::open_on(fake.clone(), &root, "boot 1".to_owned(), policy).unwrap();
     let mut promises: Vec<(usize, Promise)> = Vec::new();
     let mut promise = |promise| {
         let mut state = fake.0.lock().unwrap();
@@ -285,7 +298,7 @@ fn no_cut_leaves_anything_wrong() {
     server.script.cut_every.store(0, std::sync::atomic::Ordering::Relaxed);
 
     let cuts = std::mem::take(&mut fake.0.lock().unwrap().cuts);
-    assert!(cuts.len() > 150, "only {} points", cuts.len());
+    assert!(cuts.len() > points, "only {} points", cuts.len());
     let mut reused = 0;
     for (at, cut) in cuts.iter().enumerate() {
         for luck in [Luck::None, Luck::Names, Luck::Coin(at as u64 * 2 + 1), Luck::Coin(at as u64 * 977 + 13)] {
@@ -293,7 +306,7 @@ fn no_cut_leaves_anything_wrong() {
             let found = tmp.path().join("found");
             cut.build(cut.root, &found, &mut luck.clone());
             let repaired_later = cut.step.contains("rename") || at >= cuts.len() - 60;
-            let store = Store::open_on(Arc::new(super::disk::Real), &found, "boot 2".to_owned(), ALWAYS)
+            let store = Store::open_on(Arc::new(super::disk::Real), &found, "boot 2".to_owned(), policy)
                 .unwrap_or_else(|e| panic!("{what}: {e}"));
             for image in store.list().unwrap() {
                 let want = &expected[&image.reference.to_string()];

@@ -146,10 +146,11 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
         (other, right.clone(), "its archive has the diffID"),
     ];
     let cancel = Cancel::default();
-    let intake = |keep_blob, durable| Intake {
+    let (now, later) = (|| true, || false);
+    let intake = |keep_blob, durable: bool| Intake {
         keep_blob,
         spool: true,
-        durable,
+        durable: if durable { &now } else { &later },
         anew: false,
         index: 0,
         observer: &Silent,
