@@ -10,7 +10,7 @@ use mote_api::tree::{Value, json, str_at};
 
 use super::answer::{self, Answer, Form};
 use super::asked::{Asked, read_tree};
-use super::{App, proxy, relay, watch};
+use super::{App, list, proxy, relay, watch};
 use crate::api::admit;
 use crate::api::client::DeleteOptions;
 use crate::api::object;
@@ -63,7 +63,7 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
         (Verb::List, _) => {
             let form = Form::of(&asked.headers, &asked.query)?;
             let listed = app.api.list(kind, &target.ns, &ListQuery::parse(&asked.query)?).await?;
-            Ok(answer::list(kind, form, &listed, app.api.now()))
+            Ok(list::answer(kind, form, listed, app.api.now()))
         }
         (Verb::Watch, _) => watch::answer(app, asked, target).await,
         // Who could not read the answer writes nothing.
