@@ -89,6 +89,7 @@ impl Store {
                 Err(e) => left.push(Damage { part: Part::Image(record.reference), why: e.to_string() }),
             }
         }
+        let _writing = inner.writing()?;
         // Layers of no image: nobody needs them, nobody knows where from.
         for diff_id in anew {
             if !left.iter().any(|found| matches!(found.part, Part::Image(_))) {

@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::mirror::Mirror;
 use crate::rbac::{self, rule::Rule};
-use crate::store::{Class, CommitError, Compacted, Store};
+use crate::store::{Class, CommitError, Compacted, ReadError, Store};
 
 /// Bytes of one stored object.
 pub const OBJECT_BYTES_MAX: usize = 1_536 << 10;
@@ -123,6 +123,15 @@ pub(crate) fn class_of(kind: &Kind) -> Class {
     match (&*kind.group, &*kind.plural) {
         ("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events") => Class::Volatile,
         _ => Class::Durable,
+    }
+}
+
+impl From<ReadError> for Status {
+    fn from(e: ReadError) -> Status {
+        match e {
+            ReadError::Compacted(e) => e.into(),
+            ReadError::Unavailable(_) => Status::new(503, "ServiceUnavailable", e.to_string()),
+        }
     }
 }
 

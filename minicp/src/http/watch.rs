@@ -64,6 +64,7 @@ pub(crate) async fn answer(app: &Rc<App>, asked: &Asked, target: &Target) -> Res
             (listed.entries, listed.revision)
         }
     };
+    app.api.store.reach(from).await;
     let watch = app.api.watch(&target.kind, &target.ns, query.filter, from)?;
     let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
     let bookmarks = asked.query.flag("allowWatchBookmarks");
