@@ -33,6 +33,30 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+/// A JSON object that is written entry by entry.
+struct Entries<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Entries<'a> {
+    fn within(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Entries { out, first: true }
+    }
+    fn add(&mut self, name: &str, value: &Value) {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        object::write(self.out, &json!(name));
+        self.out.push(b':');
+        object::write(self.out, value);
+    }
+    fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
 /// Of all that a document says of these kinds.
 fn hash<'a>(kinds: impl Iterator<Item = &'a Rc<Kind>>) -> String {
     let mut hasher = std::hash::DefaultHasher::new();
@@ -68,29 +92,33 @@ pub(super) async fn group_version(api: &Api, registry: &Registry, asked: &Asked,
     if kinds.is_empty() {
         return Err(Status::no_such_resource());
     }
-    let (mut all, mut schemas, mut types) = (json!({}), json!({}), BTreeSet::new());
+    let (mut all, mut types) = (json!({}), BTreeSet::new());
+    kinds.iter().for_each(|kind| paths::add(&mut all, kind));
+    let mut out = br#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"v1.36.0"},"paths":"#.to_vec();
+    object::write(&mut out, &all);
+    out.extend(br#","components":{"schemas":"#);
+    let mut schemas = Entries::within(&mut out);
     for kind in &kinds {
-        paths::add(&mut all, kind);
         if kind.custom.is_some() {
-            set(&mut schemas, &[&openapi::kind_id(kind)], definition(api, kind, Edition::V3).await?);
+            schemas.add(&openapi::kind_id(kind), &definition(api, kind, Edition::V3).await?);
             openapi::reachable("meta/v1.ObjectMeta", &mut types);
         } else {
             openapi::reachable(&kind.type_name, &mut types);
         }
         if kind.verbs == Verbs::All {
             let (id, list) = openapi::list_of(kind, Edition::V3);
-            set(&mut schemas, &[&id], list);
+            schemas.add(&id, &list);
         }
     }
     for (id, schema) in openapi::basics(Edition::V3) {
-        set(&mut schemas, &[id], schema);
+        schemas.add(id, &schema);
     }
-    for name in types {
-        let Some(ty) = schema::find(name) else { continue };
-        set(&mut schemas, &[&openapi::type_id(name)], openapi::of_type(ty, of_name(&kinds, name), Edition::V3));
+    for ty in types.into_iter().filter_map(schema::find) {
+        schemas.add(&openapi::type_id(ty.name), &openapi::of_type(ty, of_name(&kinds, ty.name), Edition::V3));
     }
-    let document = json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": all, "components": {"schemas": schemas}});
-    let mut answer = answer::value(200, &document);
+    schemas.end();
+    out.extend(b"}}");
+    let mut answer = answer::bytes(200, "application/json", out);
     if asked.query.get("hash") == hash(kinds.into_iter()) {
         answer.headers_mut().insert(CACHE_CONTROL, KEPT);
     }
@@ -167,19 +195,15 @@ async fn v2_protobuf(api: &Api, registry: &Registry) -> Result<Vec<u8>, Status> 
 }
 
 async fn v2_json(api: &Api, registry: &Registry) -> Result<Vec<u8>, Status> {
-    let mut out =
-        br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.0"},"paths":{},"definitions":{"#.to_vec();
-    let mut first = true;
+    let head = br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.0"},"paths":{},"definitions":"#;
+    let mut out = head.to_vec();
+    let mut definitions = Entries::within(&mut out);
     each(api, registry, |id, schema| {
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
-        object::write(&mut out, &json!(id));
-        out.push(b':');
-        object::write(&mut out, &schema);
-        out.len() < V2_BYTES_MAX
+        definitions.add(id, &schema);
+        definitions.out.len() < V2_BYTES_MAX
     })
     .await?;
-    out.extend(b"}}");
+    definitions.end();
+    out.push(b'}');
     Ok(out)
 }
