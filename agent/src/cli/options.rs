@@ -80,6 +80,7 @@ pub(super) struct Node {
     pub(super) cgroup_parent: String,
     pub(super) manifests: Option<PathBuf>,
     pub(super) image_gc: GcPolicy,
+    pub(super) image_gc_every: Duration,
     pub(super) registries: Registries,
 }
 
@@ -213,6 +214,12 @@ static FLAGS: &[Row] = &[
     row(&[Up, Agent], "image-gc-low-threshold", "PERCENT", "disk use at which no more go (default 80)", |o, v| {
         percent(&v).map(|share| o.node.image_gc.low_percent = share)
     }),
+    row(&[Up, Agent], "image-gc-minimum-age", "SECONDS", "younger images stay (default 120)", |o, v| {
+        v.parse().map(|seconds| o.node.image_gc.age_min = Duration::from_secs(seconds))
+    }),
+    row(&[Up, Agent], "image-gc-period", "SECONDS", "between two looks at the disk (default 300)", |o, v| {
+        v.parse().map(|seconds: u64| o.node.image_gc_every = Duration::from_secs(seconds.max(1)))
+    }),
     registry(0, |o, v| (registries::FLAGS[0].set)(&mut o.node.registries, v)),
     registry(1, |o, v| (registries::FLAGS[1].set)(&mut o.node.registries, v)),
     registry(2, |o, v| (registries::FLAGS[2].set)(&mut o.node.registries, v)),
@@ -310,6 +317,7 @@ impl Options {
                 cgroup_parent: "mote".into(),
                 manifests: None,
                 image_gc: GcPolicy::default(),
+                image_gc_every: crate::image_gc::EVERY,
                 registries: Registries::default(),
             },
             join: Join { server: None, token: None, standalone: false, kubelet_port: 10250 },
