@@ -120,3 +120,23 @@ impl ServerCertVerifier for Anybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// For talking to servers of another authority: certificates and key are PEM.
+pub fn outgoing(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<Arc<ClientConfig>, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.map_err(failed)?).map_err(failed)?;
+    }
+    let builder = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_root_certificates(roots);
+    Ok(Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(failed)?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(failed)?;
+            builder.with_client_auth_cert(chain, key).map_err(failed)?
+        }
+    }))
+}
