@@ -113,6 +113,7 @@ impl Server {
             tokens,
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
+            pod_tls: pki::tls::to_anybody().map_err(StartError::from)?,
             connections: Cell::new(0),
             peers: RefCell::default(),
             flow: Rc::default(),

@@ -63,6 +63,34 @@ pub enum Role {
     Sidecar,
     /// One of `spec.containers`.
     App,
+    /// One of `spec.ephemeralContainers`, added to a pod that runs (`kubectl debug`): runs once, beside everything, and the pod's fate does not
+    /// hang on it.
+    Ephemeral,
+}
+
+impl Role {
+    /// The list of the pod's spec that it stands in.
+    pub fn list(self) -> &'static str {
+        match self {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::App => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        }
+    }
+
+    /// The list of the pod's status that tells of it.
+    pub fn statuses(self) -> &'static str {
+        match self {
+            Role::Init | Role::Sidecar => "initContainerStatuses",
+            Role::App => "containerStatuses",
+            Role::Ephemeral => "ephemeralContainerStatuses",
+        }
+    }
+
+    /// Runs before the app containers, which wait for it.
+    pub fn is_init(self) -> bool {
+        matches!(self, Role::Init | Role::Sidecar)
+    }
 }
 
 /// `imagePullPolicy`.
@@ -111,7 +139,7 @@ pub struct Pod {
     pub name: String,
     /// Who wants it.
     pub source: Source,
-    /// Init containers (and sidecars) in order, then the app containers.
+    /// Init containers (and sidecars) in order, then the app containers, then the ephemeral ones.
     pub containers: Vec<Wanted>,
     /// `spec.restartPolicy`.
     pub restart: RestartPolicy,
@@ -126,10 +154,8 @@ pub struct Pod {
 impl Pod {
     /// How events refer to one of its containers.
     pub fn field_of(&self, container: &str) -> String {
-        match self.container(container).map(|wanted| wanted.role) {
-            Some(Role::App) | None => format!("spec.containers{{{container}}}"),
-            Some(_) => format!("spec.initContainers{{{container}}}"),
-        }
+        let role = self.container(container).map_or(Role::App, |wanted| wanted.role);
+        format!("spec.{}{{{container}}}", role.list())
     }
 
     /// Reads a pod; the error says which part cannot be run.
@@ -142,6 +168,9 @@ impl Pod {
         }
         for spec in list_at(&object, &["spec", "containers"]) {
             containers.push(wanted(spec, Role::App)?);
+        }
+        for spec in list_at(&object, &["spec", "ephemeralContainers"]) {
+            containers.push(wanted(spec, Role::Ephemeral)?);
         }
         let restart = match str_at(&object, &["spec", "restartPolicy"]) {
             "Never" => RestartPolicy::Never,

@@ -116,7 +116,7 @@ pub fn outcome(pod: &Pod, facts: &Facts) -> Option<bool> {
 /// Whether this container no longer holds back those after it.
 fn passed(wanted: &Wanted, facts: &Facts, apps_began: bool) -> bool {
     match (wanted.role, facts.newest(&wanted.name)) {
-        (Role::App, _) => true,
+        (Role::App | Role::Ephemeral, _) => true,
         (Role::Sidecar, Some(run)) => {
             run.running() && facts.probed.get(&run.id).is_none_or(|probed| probed.started) || apps_began
         }
@@ -128,7 +128,7 @@ fn passed(wanted: &Wanted, facts: &Facts, apps_began: bool) -> bool {
 /// Whether all init containers are through.
 pub fn initialized(pod: &Pod, facts: &Facts) -> bool {
     let began = pod.apps().any(|app| facts.newest(&app.name).is_some());
-    pod.containers.iter().filter(|wanted| wanted.role != Role::App).all(|wanted| passed(wanted, facts, began))
+    pod.containers.iter().filter(|wanted| wanted.role.is_init()).all(|wanted| passed(wanted, facts, began))
 }
 
 /// The plan of this moment. `started` is the pod's start time, `ended` whether the API already calls the pod Succeeded or Failed.
@@ -194,6 +194,9 @@ fn keep_up(pod: &Pod, facts: &Facts, now: Moment, plan: &mut Plan) {
     };
     let began = pod.apps().any(|app| facts.newest(&app.name).is_some());
     for wanted in &pod.containers {
+        if wanted.role == Role::Ephemeral && !began {
+            continue; // it joins a pod that runs
+        }
         let turn_over = wanted.role == Role::Init && passed(wanted, facts, began);
         if !turn_over {
             keep_one_up(pod, wanted, facts, ready, now, plan);

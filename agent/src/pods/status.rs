@@ -54,6 +54,7 @@ pub fn status(pod: &Pod, facts: &Facts, around: &Around, before: &Value, now: Mo
     }
     out.insert("qosClass".into(), qos::class(&pod.object).into());
     let mut inits = Vec::new();
+    let mut ephemerals = Vec::new();
     let mut apps = Vec::new();
     let mut unready = Vec::new();
     let mut blocked = false;
@@ -62,17 +63,21 @@ pub fn status(pod: &Pod, facts: &Facts, around: &Around, before: &Value, now: Mo
         match wanted.role {
             Role::App => apps.push(entry),
             Role::Init | Role::Sidecar => inits.push(entry),
+            Role::Ephemeral => ephemerals.push(entry),
         }
-        if !ready && wanted.role != Role::Init {
+        if !ready && !matches!(wanted.role, Role::Init | Role::Ephemeral) {
             unready.push(wanted.name.clone());
         }
         let apps_began = pod.apps().any(|app| facts.newest(&app.name).is_some());
-        blocked |= wanted.role != Role::App && !apps_began && !init_passed(wanted, facts);
+        blocked |= wanted.role.is_init() && !apps_began && !init_passed(wanted, facts);
     }
     if !inits.is_empty() {
         out.insert("initContainerStatuses".into(), inits.into());
     }
     out.insert("containerStatuses".into(), apps.into());
+    if !ephemerals.is_empty() {
+        out.insert("ephemeralContainerStatuses".into(), ephemerals.into());
+    }
     out.insert("conditions".into(), conditions::conditions(pod, facts, before, phase, ended, &unready, now));
     Value::Object(out)
 }
@@ -85,7 +90,9 @@ fn init_passed(wanted: &Wanted, facts: &Facts) -> bool {
 }
 
 fn phase(pod: &Pod, facts: &Facts, condemned: bool) -> &'static str {
-    let alive = facts.running().any(|(name, _)| pod.container(name).is_none_or(|wanted| wanted.role != Role::Sidecar));
+    let alive = facts.running().any(|(name, _)| {
+        pod.container(name).is_none_or(|wanted| !matches!(wanted.role, Role::Sidecar | Role::Ephemeral))
+    });
     match outcome(pod, facts) {
         Some(true) if !condemned => return "Succeeded",
         Some(false) => return "Failed",

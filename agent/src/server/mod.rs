@@ -1,4 +1,4 @@
-//! The kubelet API of this node: container logs, the pods, exec, port-forward, health. Served to the API server only: over an in-memory stream within one
+//! The kubelet API of this node: container logs, the pods, exec, attach, port-forward, health. Served to the API server only: over an in-memory stream within one
 //! process, or over TLS to a client certificate of the cluster's CA.
 
 pub mod logs;
@@ -15,13 +15,14 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use mote_api::tree::json;
+use mote_api::tree::{bool_at, json};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::clock::Moment;
 use crate::keeper::{self, State, label};
+use crate::pods::model::Pod;
 use logs::Options;
 use stream::forward::Ports;
 
@@ -97,6 +98,7 @@ async fn route(agent: &Rc<Agent>, request: Request<Incoming>) -> Response<Reply>
             }
         }
         ["exec", namespace, pod, container] => exec(agent, request, namespace, pod, container).await,
+        ["attach", namespace, pod, container] => attach(agent, request, namespace, pod, container),
         ["portForward", namespace, pod] => match agent.find(namespace, pod) {
             None => no_pod(namespace, pod),
             Some(pod) if pod.host_network => stream::port_forward(request, Ports::Host),
@@ -116,12 +118,9 @@ async fn exec(
     name: &str,
     container: &str,
 ) -> Response<Reply> {
-    let Some(pod) = agent.find(namespace, name) else { return no_pod(namespace, name) };
-    let running = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
-    let running = running.filter(|listed| label(listed, "container") == container && listed.state == State::Running);
-    let Some(listed) = running.max_by_key(|listed| listed.started_at) else {
-        let text = format!("container {container:?} of pod {name:?} is not running");
-        return answer(StatusCode::BAD_REQUEST, "text/plain", text);
+    let (pod, id) = match running(agent, namespace, name, container) {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
     };
     let (wanted, args) = stream::command_of(request.uri().query().unwrap_or_default());
     if args.is_empty() {
@@ -136,7 +135,39 @@ async fn exec(
         process.env.push("TERM=xterm".into());
     }
     let keeper = agent.keeper.dir().clone();
-    stream::exec(request, stream::exec::Command { keeper, container: listed.id, process, wanted })
+    stream::exec(request, stream::exec::Command { keeper, container: id, process, wanted })
+}
+
+fn attach(
+    agent: &Rc<Agent>,
+    request: Request<Incoming>,
+    namespace: &str,
+    name: &str,
+    container: &str,
+) -> Response<Reply> {
+    let (pod, id) = match running(agent, namespace, name, container) {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
+    };
+    let (wanted, _) = stream::command_of(request.uri().query().unwrap_or_default());
+    let spec = pod.container(container).map(|wanted| &wanted.spec);
+    let has_stdin = spec.and_then(|spec| bool_at(spec, &["stdin"])) == Some(true);
+    let keeper = agent.keeper.dir().clone();
+    stream::attach(request, stream::attach::Target { keeper, container: id, has_stdin, wanted })
+}
+
+/// The pod, and the id of its container that runs; else what to say.
+fn running(agent: &Agent, namespace: &str, name: &str, container: &str) -> Result<(Rc<Pod>, String), Response<Reply>> {
+    let Some(pod) = agent.find(namespace, name) else { return Err(no_pod(namespace, name)) };
+    let running = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
+    let running = running.filter(|listed| label(listed, "container") == container && listed.state == State::Running);
+    match running.max_by_key(|listed| listed.started_at) {
+        Some(listed) => Ok((pod, listed.id)),
+        None => {
+            let text = format!("container {container:?} of pod {name:?} is not running");
+            Err(answer(StatusCode::BAD_REQUEST, "text/plain", text))
+        }
+    }
 }
 
 fn no_pod(namespace: &str, name: &str) -> Response<Reply> {

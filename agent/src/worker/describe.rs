@@ -3,13 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mote_api::tree::{Value, at};
+use mote_api::tree::{Value, at, str_at};
 use mote_images::{Image, Reference};
 use mote_runtime::container::{Container, Process};
 
 use crate::agent::Agent;
+use crate::keeper::{State, label};
 use crate::objects::{Kind, ROOT_CA, ROOT_CA_AGE_MAX};
-use crate::pods::model::{Pod, Sandbox, Source, Wanted};
+use crate::pods::model::{Pod, Role, Sandbox, Source, Wanted};
 use crate::pods::spec;
 use crate::pods::spec::env::{Refs, Self_, referred};
 
@@ -74,6 +75,7 @@ pub(super) async fn describe(
     attempt: u32,
     crashes: u32,
 ) -> Result<Container, String> {
+    let target_pid = target_of(agent, pod, wanted)?;
     let refs = refs(agent, pod, referred(&wanted.spec), Duration::ZERO).await?;
     let addresses = addresses(agent, sandbox);
     let links = at(&pod.object, &["spec", "enableServiceLinks"]).and_then(Value::as_bool) != Some(false);
@@ -91,7 +93,22 @@ pub(super) async fn describe(
         run: agent.keeper.dir(),
         cgroup_parent: &agent.config.cgroup_parent,
         node_memory_bytes: agent.config.memory_bytes,
+        target_pid,
     })
+}
+
+/// The first process of the container that `kubectl debug --target` names.
+fn target_of(agent: &Agent, pod: &Pod, wanted: &Wanted) -> Result<Option<i32>, String> {
+    let name = str_at(&wanted.spec, &["targetContainerName"]);
+    if name.is_empty() || wanted.role != Role::Ephemeral {
+        return Ok(None);
+    }
+    let of_pod = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
+    of_pod
+        .filter(|listed| label(listed, "container") == name && listed.state == State::Running)
+        .find_map(|listed| i32::try_from(listed.pid).ok().filter(|pid| *pid > 0))
+        .map(Some)
+        .ok_or_else(|| format!("target container {name:?} is not running"))
 }
 
 /// The process of a running container as its image and pod want it: for exec, and for probes and hooks after the agent was replaced.

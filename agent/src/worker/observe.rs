@@ -10,7 +10,7 @@ use super::probes::Probing;
 use crate::agent::Agent;
 use crate::clock::Moment;
 use crate::keeper::{self, Listed, label};
-use crate::pods::model::{Exit, Facts, Instance, Pod, Probed, Role, State};
+use crate::pods::model::{Exit, Facts, Instance, Pod, Probed, State};
 use crate::pods::slot::Slot;
 use crate::pods::spec;
 
@@ -37,8 +37,9 @@ pub(super) fn first_attempts(agent: &Agent, pod: &Pod) -> std::collections::BTre
 
 /// The API may know of later runs than the logs here do (a data folder that was emptied).
 pub(super) fn told_attempts(told: &Value, first: &mut std::collections::BTreeMap<String, u32>) {
-    let both = [list_at(told, &["containerStatuses"]), list_at(told, &["initContainerStatuses"])];
-    for entry in both.into_iter().flatten().filter(|entry| !str_at(entry, &["containerID"]).is_empty()) {
+    let all =
+        ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"].map(|list| list_at(told, &[list]));
+    for entry in all.into_iter().flatten().filter(|entry| !str_at(entry, &["containerID"]).is_empty()) {
         let count =
             entry.get("restartCount").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
         let next = first.entry(str_at(entry, &["name"]).to_owned()).or_insert(0);
@@ -138,8 +139,7 @@ pub(super) fn refresh(agent: &Rc<Agent>, slot: &Rc<Slot>, pod: &Rc<Pod>, memory:
             continue;
         }
         // What the API was told of this very run holds until a probe says otherwise.
-        let list = if wanted.role == Role::App { "containerStatuses" } else { "initContainerStatuses" };
-        let told = list_at(said, &[list])
+        let told = list_at(said, &[wanted.role.statuses()])
             .iter()
             .find(|entry| str_at(entry, &["containerID"]) == format!("mote://{}", listed.id));
         let was = |field: &str| told.is_some_and(|entry| bool_at(entry, &[field]) == Some(true));

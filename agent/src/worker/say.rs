@@ -167,7 +167,15 @@ fn difference(old: &Value, new: &Value) -> Option<Value> {
 }
 
 /// Fields that the node takes back when they no longer hold.
-const MINE: [&str; 6] = ["podIP", "podIPs", "reason", "message", "initContainerStatuses", "containerStatuses"];
+const MINE: [&str; 7] = [
+    "podIP",
+    "podIPs",
+    "reason",
+    "message",
+    "initContainerStatuses",
+    "containerStatuses",
+    "ephemeralContainerStatuses",
+];
 
 /// Tells as events which containers are held back now.
 pub(super) fn back_offs(agent: &Agent, pod: &Pod, status: &Value, memory: &mut Memory) {

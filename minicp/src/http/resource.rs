@@ -10,7 +10,7 @@ use mote_api::tree::{Value, json, str_at};
 
 use super::answer::{self, Answer, Form};
 use super::asked::{Asked, read_tree};
-use super::{App, proxy, watch};
+use super::{App, proxy, relay, watch};
 use crate::api::admit;
 use crate::api::client::DeleteOptions;
 use crate::api::object;
@@ -19,6 +19,23 @@ use crate::api::read::ListQuery;
 use crate::api::request::{Target, Verb, WriteOptions};
 use crate::api::write::{Place, Written};
 use crate::auth::review;
+
+/// Kinds whose delete answers with the object even when it is gone at once (upstream's `ReturnDeletedObject`); all others say Success. Clients that parse
+/// answers by the published schema need it so.
+const RETURNED: [&str; 12] = [
+    "CSIDriver.storage.k8s.io",
+    "CSINode.storage.k8s.io",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ResourceQuota",
+    "Service",
+    "ServiceAccount",
+    "StorageClass.storage.k8s.io",
+    "VolumeAttachment.storage.k8s.io",
+    "VolumeAttributesClass.storage.k8s.io",
+];
 
 pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {
     let kind = &target.kind;
@@ -30,7 +47,8 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
         (Verb::Get | Verb::Create, sub @ ("exec" | "attach" | "portforward")) => {
             proxy::stream(app, asked, target, sub).await
         }
-        (_, "exec" | "attach" | "portforward" | "proxy") => {
+        (_, "proxy") => relay::answer(app, asked, target, body).await,
+        (_, "exec" | "attach" | "portforward") => {
             Err(Status::new(501, "NotImplemented", format!("{}/{} is not served yet", kind.plural, target.sub)))
         }
         (Verb::Get, "scale") => Ok(answer::value(200, &app.api.get_scale(kind, &target.ns, &target.name).await?)),
@@ -171,7 +189,7 @@ async fn delete(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
         return Err(Status::method_not_allowed(kind, "delete"));
     }
     let (done, gone) = api.delete(kind, &target.ns, &target.name, &options, &write).await?;
-    if gone && !kind.is("", "Pod") {
+    if gone && !RETURNED.contains(&kind.group_kind().as_str()) {
         let status = Status::deleted(kind, &target.name, meta::uid(&done.value));
         return Ok(answer::value(200, &status_value(&status, &done.value)));
     }

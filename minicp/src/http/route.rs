@@ -41,9 +41,9 @@ pub(crate) async fn handle(
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
     let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
-    let mut asked =
-        Asked { method: head.method, path, query, headers: head.headers, user: sender.clone(), upgrade, kept: None };
-    let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, &head.uri, from, received));
+    let (method, uri, headers) = (head.method, head.uri, head.headers);
+    let mut asked = Asked { method, path, uri, query, headers, user: sender.clone(), upgrade, kept: None };
+    let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, from, received));
     let done = match impersonate::apply(&app.api, sender, &asked.headers).await {
         Ok(user) => {
             asked.user = user;

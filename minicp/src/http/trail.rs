@@ -19,20 +19,18 @@ pub(super) struct Trail {
     sender: Rc<UserInfo>,
     target: Option<Target>,
     level: Level,
-    uri: String,
     from: Option<IpAddr>,
     received: Time,
 }
 
 impl Trail {
     /// Makes `asked` keep its body if the policy wants it.
-    pub(super) fn new(app: &App, asked: &mut Asked, uri: &hyper::Uri, from: Option<IpAddr>, received: Time) -> Trail {
+    pub(super) fn new(app: &App, asked: &mut Asked, from: Option<IpAddr>, received: Time) -> Trail {
         let parsed = Target::parse(&app.api.registry(), asked.method.as_str(), &asked.path, &asked.query);
         let mut trail = Trail {
             sender: asked.user.clone(),
             target: parsed.and_then(Result::ok),
             level: Level::None,
-            uri: uri.to_string(),
             from,
             received,
         };
@@ -56,7 +54,7 @@ impl Trail {
             id: app.api.uuid(),
             level: self.level,
             facts: self.facts(asked, &verb),
-            uri: &self.uri,
+            uri: &asked.uri.to_string(),
             impersonated: (!Rc::ptr_eq(&self.sender, &asked.user)).then_some(&*asked.user),
             from: self.from.map_or_else(String::new, |ip| ip.to_string()),
             agent: asked.user_agent(),

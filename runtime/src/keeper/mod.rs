@@ -5,12 +5,13 @@
 //!
 //! A keeper is two processes, `guard` and worker; `server` is the worker's loop, `journal` what is on its way from FIFO to log, `held` one
 //! container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the client's ends of one, `log` the CRI files, `record` what
-//! survives on the tmpfs, `kept` what survives in the guard, `stdio` what the first process reads and writes, `attach` who listens, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
+//! survives on the tmpfs, `kept` what survives in the guard, `exits` how strangers end, `witness` what an agent may keep, `stdio` what the first process reads and writes, `attach` who listens, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
 
 mod attach;
 mod client;
 mod clients;
 mod exec;
+mod exits;
 mod guard;
 mod held;
 mod journal;
@@ -24,9 +25,11 @@ mod sandbox;
 mod server;
 pub mod session;
 mod stdio;
+mod witness;
 
 pub use client::Client;
 pub use rundir::RunDir;
+pub use witness::Witness;
 
 use crate::cgroup::{self, Layout};
 use crate::sys;

@@ -136,3 +136,44 @@ fn another_version_is_told_and_replaced() {
     assert_ne!(keeper::replace(&exe(), node.run.path()).unwrap(), before);
     assert!(keeper::replace(&exe(), &node.dir.path().join("nobody")).is_err());
 }
+
+/// Both of the keeper dead, the container ends in nobody's hands, and another keeper comes: the kernel still knows (from 6.15 on).
+#[test]
+fn a_witness_knows_what_no_keeper_saw() {
+    let mut node = Node::new("witness");
+    node.start(node.container("c1", "while [ ! -e /flag/up ]; do sleep 0.01; done; exit 44")).unwrap();
+    let mut listed = node.list().0.remove(0);
+    let witness = keeper::Witness::of(&listed).unwrap();
+    assert!(keeper::Witness::of(&Listed { start_time: listed.start_time + 1, ..listed.clone() }).is_none());
+    let (worker, guard) = pair(&node.run);
+    // Stopped first, so that neither can follow the other.
+    for signal in [nix::sys::signal::Signal::SIGSTOP, nix::sys::signal::Signal::SIGKILL] {
+        kill(guard, signal);
+        kill(worker, signal);
+    }
+    node.raise_flag("c1");
+    let until = Instant::now() + WAIT;
+    while std::path::Path::new(&format!("/proc/{}", listed.pid)).exists() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    keeper::spawn(&exe(), node.run.path()).unwrap();
+    node.reconnect();
+    listed = node.list().0.remove(0);
+    let State::Exited(exit) = &listed.state else { panic!("{listed:?}") };
+    assert_eq!(exit.code, 255);
+    assert!(exit.note.starts_with("exit status lost"), "{exit:?}");
+    witness.mend_listed(&mut listed);
+    let State::Exited(exit) = listed.state else { panic!() };
+    match kernel_tells_reaped_ends() {
+        true => assert_eq!((exit.code, exit.note.as_str()), (44, "")),
+        false => assert_eq!(exit.code, 255),
+    }
+}
+
+/// PIDFD_INFO_EXIT is of Linux 6.15.
+fn kernel_tells_reaped_ends() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release.split(['.', '-']).take(2).map(|n| n.parse().unwrap_or(0)).collect();
+    numbers >= vec![6, 15]
+}

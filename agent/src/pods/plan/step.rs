@@ -73,7 +73,7 @@ pub(super) fn restarts(pod: &Pod, wanted: &Wanted, exit: &Exit) -> bool {
         (Role::Init, _) => exit.code != 0,
         (Role::App, RestartPolicy::Always) => true,
         (Role::App, RestartPolicy::OnFailure) => exit.code != 0,
-        (Role::App, RestartPolicy::Never) => false,
+        (Role::App, RestartPolicy::Never) | (Role::Ephemeral, _) => false,
     }
 }
 

@@ -96,6 +96,23 @@ fn a_new_pod_is_built_bottom_up() {
 }
 
 #[test]
+fn ephemeral_containers_run_once_beside_the_others() {
+    let pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a", "image": "i:1"}],
+        "ephemeralContainers": [{"name": "e", "image": "i:1"}]}));
+    let mut facts = with(&pod, &[]);
+    facts.images.insert("a".into(), ImageState::Ready { at: at(100) });
+    facts.images.insert("e".into(), ImageState::Ready { at: at(100) });
+    assert_eq!(say(&plan(&pod, &facts, None, false, at(100))), "start a 0 0");
+    let mut facts = with(&pod, &[("a", 0, 0, State::Running)]);
+    facts.images.insert("e".into(), ImageState::Ready { at: at(100) });
+    assert_eq!(say(&plan(&pod, &facts, None, false, at(100))), "start e 0 0");
+    let ended = State::Exited(Exit { code: 1, finished: at(99), ..Exit::default() });
+    let facts = with(&pod, &[("a", 0, 0, State::Running), ("e", 0, 0, ended)]);
+    assert_eq!(say(&plan(&pod, &facts, None, false, at(100))), "");
+    assert_eq!(outcome(&pod, &facts), None);
+}
+
+#[test]
 fn stale_content_holds_nothing_back() {
     let pod = one("Always");
     let mut facts = with(&pod, &[]);

@@ -51,6 +51,8 @@ pub struct Making<'a> {
     pub cgroup_parent: &'a str,
     /// The node's memory in bytes.
     pub node_memory_bytes: u64,
+    /// First process of the container whose processes it shares (`targetContainerName`).
+    pub target_pid: Option<i32>,
 }
 
 /// The keeper's name for a run of a container.
@@ -114,7 +116,7 @@ pub fn build(making: &Making<'_>) -> Result<Container, String> {
             volatile: true,
         },
         readonly: context.read_only_root(),
-        namespaces: namespaces(pod, making.run),
+        namespaces: namespaces(pod, making.run, making.target_pid),
         hostname: None,
         domainname: None,
         mounts,
@@ -242,7 +244,7 @@ fn resources(spec: &Value, privileged: bool) -> Resources {
     }
 }
 
-fn namespaces(pod: &Pod, run: &RunDir) -> Vec<Namespace> {
+fn namespaces(pod: &Pod, run: &RunDir, target_pid: Option<i32>) -> Vec<Namespace> {
     let uid = pod.uid.as_str();
     let shares = sandbox_kinds(pod);
     let mut all = vec![Namespace::new(NamespaceKind::Mount), Namespace::new(NamespaceKind::Cgroup)];
@@ -255,6 +257,8 @@ fn namespaces(pod: &Pod, run: &RunDir) -> Vec<Namespace> {
     for (kind, name, own) in joined {
         if own {
             all.push(Namespace::join(kind, run.namespace(uid, name)));
+        } else if let (NamespaceKind::Pid, Some(pid)) = (kind, target_pid) {
+            all.push(Namespace::join(kind, format!("/proc/{pid}/ns/pid")));
         } else if kind == NamespaceKind::Pid && bool_at(&pod.object, &["spec", "hostPID"]) != Some(true) {
             all.push(Namespace::new(kind));
         }

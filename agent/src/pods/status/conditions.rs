@@ -2,7 +2,7 @@
 
 use mote_api::tree::{Map, Value, list_at, str_at};
 
-use super::super::model::{Facts, Pod, Role, Sandbox};
+use super::super::model::{Facts, Pod, Sandbox};
 use super::super::plan::initialized;
 use super::init_passed;
 use crate::clock::{self, Moment};
@@ -31,7 +31,7 @@ pub(super) fn conditions(
     let not_done: Vec<&str> = pod
         .containers
         .iter()
-        .filter(|wanted| wanted.role != Role::App && !init_passed(wanted, facts))
+        .filter(|wanted| wanted.role.is_init() && !init_passed(wanted, facts))
         .map(|wanted| wanted.name.as_str())
         .collect();
     let initialised = match (all_init, completed) {

@@ -68,8 +68,10 @@ pub(super) fn container(
 }
 
 fn told<'a>(before: &'a Value, wanted: &Wanted) -> &'a Value {
-    let list = if wanted.role == Role::App { "containerStatuses" } else { "initContainerStatuses" };
-    list_at(before, &[list]).iter().find(|entry| str_at(entry, &["name"]) == wanted.name).unwrap_or(&Value::Null)
+    list_at(before, &[wanted.role.statuses()])
+        .iter()
+        .find(|entry| str_at(entry, &["name"]) == wanted.name)
+        .unwrap_or(&Value::Null)
 }
 
 fn kept_last(told: &Value) -> Value {
@@ -90,7 +92,7 @@ fn waiting(pod: &Pod, wanted: &Wanted, facts: &Facts, blocked: bool, now: Moment
     }
     match step(pod, wanted, facts, now) {
         Step::Wait { reason, message, .. } => waiting_as(reason, &message),
-        _ if wanted.role == Role::App && pod.containers.iter().any(|other| other.role != Role::App) => {
+        _ if wanted.role == Role::App && pod.containers.iter().any(|other| other.role.is_init()) => {
             waiting_as("PodInitializing", "")
         }
         _ => waiting_as("ContainerCreating", ""),

@@ -1,33 +1,24 @@
 //! Exec: a process inside a container, and a client that talks to it. The keeper starts the process on pipes or a terminal of ours; its
-//! output goes straight to the client, so that a slow client holds the process back and nothing piles up here.
+//! output goes straight to the client.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use mote_api::tree::{Value, json, set};
+use mote_api::tree::{Value, json};
 use mote_runtime::container::Process;
 use mote_runtime::keeper::RunDir;
 use mote_runtime::keeper::protocol::{self, Decoder, Message, Reply};
 use mote_runtime::keeper::session::{self, Ends, Talk};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::UnixStream;
 
+use super::conversation::{Conversation, End, INPUT_BYTES_MAX, failure, read, write};
 use super::negotiate::Wire;
-use super::session::{Input, Output, Session, Wanted};
+use super::session::{Input, Output, Wanted};
 
-/// Time for a client to open the streams it announced.
-const STREAMS_WITHIN: Duration = Duration::from_secs(30);
 /// Output may still be on its way when the process has ended; children that it left behind may hold it open for ever.
 const SILENCE_AFTER_END: Duration = Duration::from_millis(250);
-/// Bytes moved at a time.
-const PIECE_BYTES: usize = 16 << 10;
-/// Input that the process has not read; more stays with the client.
-const INPUT_BYTES_MAX: usize = 64 << 10;
-
 /// What is to be run, and where.
 pub(crate) struct Command {
     pub(crate) keeper: RunDir,
@@ -42,64 +33,13 @@ pub(crate) async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: Wire,
     command: Command,
 ) -> io::Result<()> {
-    let mut talk = Conversation { client, session: Session::new(wire, command.wanted), inputs: VecDeque::new() };
-    let streams = async {
-        while !talk.session.ready() {
-            talk.listen().await?;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(STREAMS_WITHIN, streams)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(ErrorKind::TimedOut, "the client's streams did not come")))?;
+    let mut talk = Conversation::open(client, wire, command.wanted).await?;
     let status = match run(&mut talk, command).await {
         Ok(Some(status)) => status,
         Ok(None) => return Ok(()),
         Err(why) => failure("InternalError", why, Value::Null),
     };
-    let mut out = Vec::new();
-    talk.session.finish(&mut out, &status);
-    talk.send(&out).await?;
-    talk.client.shutdown().await
-}
-
-/// The client's side.
-struct Conversation<IO> {
-    client: IO,
-    session: Session,
-    inputs: VecDeque<Input>,
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> Conversation<IO> {
-    /// Waits for bytes and takes in what they say.
-    async fn listen(&mut self) -> io::Result<()> {
-        let mut piece = vec![0; PIECE_BYTES];
-        let read = self.client.read(&mut piece).await?;
-        if read == 0 {
-            self.inputs.push_back(Input::End);
-            return Ok(());
-        }
-        self.session.receive(piece.get(..read).unwrap_or_default());
-        let mut out = Vec::new();
-        while let Some(input) = self.session.next(&mut out).map_err(io::Error::other)? {
-            self.inputs.push_back(input);
-        }
-        self.send(&out).await
-    }
-
-    async fn output(&mut self, to: Output, bytes: &[u8]) -> io::Result<()> {
-        let mut out = Vec::with_capacity(bytes.len() + 16);
-        self.session.output(&mut out, to, bytes);
-        self.send(&out).await
-    }
-
-    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.client.write_all(bytes).await?;
-        self.client.flush().await
-    }
+    talk.finish(&status).await
 }
 
 /// The process's side.
@@ -251,41 +191,7 @@ impl Running {
     fn resize(&self) {
         // Before the terminal is there the size waits; a process that has just ended has none.
         if let (Some((columns, rows)), Some(terminal), None) = (self.size, &self.stdout, &self.stderr) {
-            let _ = session::resize(terminal.0.get_ref().as_fd(), rows, columns);
-        }
-    }
-}
-
-/// A pipe's or a terminal's end.
-struct End(AsyncFd<File>);
-
-impl End {
-    fn new(fd: OwnedFd) -> io::Result<End> {
-        // `register`, its successor, is unsafe; what it wants holds here: `File` owns the descriptor as long as the registration lives.
-        #[allow(deprecated)]
-        AsyncFd::new(File::from(fd)).map(End)
-    }
-}
-
-/// What is there; nothing at its end. Waits for ever without one.
-async fn read(end: &mut Option<End>) -> io::Result<Vec<u8>> {
-    let Some(end) = end else { return std::future::pending().await };
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let mut ready = end.0.readable().await?;
-        if let Ok(read) = ready.try_io(|file| file.get_ref().read(&mut piece)) {
-            piece.truncate(read?);
-            return Ok(piece);
-        }
-    }
-}
-
-async fn write(end: &mut Option<End>, bytes: &[u8]) -> io::Result<usize> {
-    let Some(end) = end else { return std::future::pending().await };
-    loop {
-        let mut ready = end.0.writable().await?;
-        if let Ok(written) = ready.try_io(|file| file.get_ref().write(bytes)) {
-            return written;
+            let _ = session::resize(terminal.fd(), rows, columns);
         }
     }
 }
@@ -321,15 +227,4 @@ fn status_of(reply: Reply) -> Value {
         Reply::Failed(failed) => failure("InternalError", failed.message, Value::Null),
         _ => failure("InternalError", "the keeper answered an exec with something else".into(), Value::Null),
     }
-}
-
-fn failure(reason: &str, message: String, details: Value) -> Value {
-    let mut status = json!({"metadata": {}, "status": "Failure", "message": message, "reason": reason});
-    if reason == "InternalError" {
-        set(&mut status, &["code"], json!(500));
-    }
-    if !details.is_null() {
-        set(&mut status, &["details"], details);
-    }
-    status
 }

@@ -1,9 +1,11 @@
 //! Requests that turn into conversations: port-forward, exec and attach. A client speaks WebSocket or SPDY (`negotiate`), both are pure
 //! codecs (`websocket`, `spdy`), and what is said in them is the same (`session`, for
-//! `exec`; `forward`).
+//! `exec` and `attach`, whose two sides are in `conversation`; `forward`).
 //!
 //! The API server passes the conversation through untouched, so that this is the only place that knows its form.
 
+pub(crate) mod attach;
+mod conversation;
 pub(crate) mod exec;
 pub(crate) mod forward;
 pub(crate) mod negotiate;
@@ -40,6 +42,17 @@ pub(crate) fn exec(request: Request<Incoming>, command: exec::Command) -> Respon
         Ok(agreed) => {
             let wire = agreed.wire;
             switch(request, agreed, "exec", async move |io| exec::serve(io, wire, command).await)
+        }
+    }
+}
+
+/// Serves an attach.
+pub(crate) fn attach(request: Request<Incoming>, target: attach::Target) -> Response<Reply> {
+    match negotiate::remote_command(request.headers()) {
+        Err(why) => answer(StatusCode::BAD_REQUEST, "text/plain", why),
+        Ok(agreed) => {
+            let wire = agreed.wire;
+            switch(request, agreed, "attach", async move |io| attach::serve(io, wire, target).await)
         }
     }
 }
