@@ -10,6 +10,7 @@
 //! | accept loop (one) | `server` | one connection task per client |
 //! | connection (one per client) | `http::serve` | the API, directly |
 //! | watch (one per HTTP watch) | `http::watch` | its store watcher -> bounded channel of chunks -> the connection |
+//! | definitions (one) | `crd` | watches CustomResourceDefinitions, serves their kinds, ends their objects |
 //! | certificate signer (one) | `pki::signer` | watches certificate signing requests |
 //! | scheduler and controllers | their own modules | [`Client`] |
 //!
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod controllers;
+mod crd;
 mod flow;
 pub mod http;
 mod mirror;

@@ -30,7 +30,7 @@ use crate::store::log::LogStore;
 use crate::store::snapshot::schedule::Source;
 use crate::store::{Store, sealed, snapshot};
 use crate::user::UserInfo;
-use crate::{Dial, control, seed};
+use crate::{Dial, control, crd, seed};
 
 /// Bytes between the two ends of a connection in memory.
 const DUPLEX_BYTES: usize = 64 << 10;
@@ -99,6 +99,8 @@ impl Server {
             tokio::task::spawn_blocking(move || Certificates::make(&issuer, &pki_dir, &names, &token, now)),
         );
         seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+        // Before anybody asks: what was defined is served as if it had been built in.
+        let defined = crd::load(&api).await.map_err(|e| StartError(format!("read definitions: {}", e.message)))?;
         let certificates = certificates.map_err(StartError::from)??;
         let Certificates { tls, node_tls, admin, join, account_keys } = certificates;
         let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
@@ -121,6 +123,7 @@ impl Server {
             stopping,
             watches: Cell::new(0),
         });
+        tokio::task::spawn_local(crd::run(app.api.clone(), defined));
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
         let controllers = config.controllers.then(|| control::spawn_all(&client, &config));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));

@@ -9,7 +9,7 @@ use super::record::ImageRecord;
 use super::verify::Part;
 use super::{Damage, Inner, Store};
 use crate::manifest::{self, Document, Manifest};
-use crate::pull::{PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
+use crate::pull::{PullOptions, Taking, Wait, WantedLayer, config_bytes, document, plan, take_in_all};
 use crate::registry::blob::Blob;
 use crate::registry::client::Client;
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Reference, Registries};
@@ -89,6 +89,7 @@ impl Store {
                 Err(e) => left.push(Damage { part: Part::Image(record.reference), why: e.to_string() }),
             }
         }
+        let _writing = inner.writing()?;
         // Layers of no image: nobody needs them, nobody knows where from.
         for diff_id in anew {
             if !left.iter().any(|found| matches!(found.part, Part::Image(_))) {
@@ -153,7 +154,7 @@ impl Inner {
             let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
             Ok(Box::new(blob.starting_at(at)))
         };
-        let how = Taking { keep_blobs: false, spool: !record.local, durable: true, anew: Some(anew) };
+        let how = Taking { keep_blobs: false, spool: !record.local, wait: Wait::Each, anew: Some(anew) };
         take_in_all(self, record.manifest, &wanted, &source, &how, observer, cancel)?;
         // The top layer is made of links into the others.
         if let Some(top) = record.top {

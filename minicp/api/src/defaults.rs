@@ -32,7 +32,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("apps", "StatefulSet") => workload::stateful_set(object),
         ("batch", "Job") => workload::job(object),
         ("batch", "CronJob") => workload::cron_job(object),
-        ("autoscaling", "HorizontalPodAutoscaler") => set_default(object, &["spec", "minReplicas"], json!(1)),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(object),
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice(object),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => role_binding(object),
@@ -47,6 +47,12 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom_resource_definition(object),
         _ => {}
     }
+}
+
+/// Somebody who names no metric means the processor.
+fn autoscaler(object: &mut Value) {
+    let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
+    fill(object, &[(&["spec", "minReplicas"], json!(1)), (&["spec", "metrics"], json!([cpu]))]);
 }
 
 /// Puts each of `values` where nothing is.

@@ -10,6 +10,17 @@ use crate::kind::{Kind, split_api_version};
 use crate::schema::{self, ListRules, Shape, Type};
 use crate::tree::{Value, bool_at, json, list_at, map_at, set, str_at};
 
+/// Differs between builds that say different things of the built-in kinds.
+pub fn fingerprint() -> u64 {
+    use std::hash::{Hash, Hasher};
+    static MADE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *MADE.get_or_init(|| {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (env!("CARGO_PKG_VERSION"), WORDS, schema::TYPES).hash(&mut hasher);
+        hasher.finish()
+    })
+}
+
 /// Where schemas refer to each other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Edition {
@@ -18,13 +29,39 @@ pub enum Edition {
 }
 
 impl Edition {
-    fn reference(self, type_name: &str) -> Value {
+    fn refer(self, id: &str) -> Value {
         let home = match self {
             Edition::V2 => "#/definitions/",
             Edition::V3 => "#/components/schemas/",
         };
-        json!({"$ref": format!("{home}{}", type_id(type_name))})
+        json!({"$ref": format!("{home}{id}")})
     }
+    fn reference(self, type_name: &str) -> Value {
+        self.refer(&type_id(type_name))
+    }
+}
+
+/// What types and fields are for, in few words: `type words`, then ` field words`.
+const WORDS: &str = include_str!("openapi/words.txt");
+
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// What schemas refer to and the table does not have as types.
+pub fn basics(edition: Edition) -> [(&'static str, Value); 3] {
+    let (quantity, either) = match edition {
+        Edition::V2 => (json!({"type": "string"}), json!({"type": "string", "format": "int-or-string"})),
+        Edition::V3 => (
+            json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"}),
+        ),
+    };
+    let list = json!({"type": "object", "properties": {
+        "continue": {"type": "string"}, "remainingItemCount": {"type": "integer", "format": "int64"},
+        "resourceVersion": {"type": "string"}, "selfLink": {"type": "string"},
+    }});
+    [(QUANTITY, quantity), (INT_OR_STRING, either), (LIST_META, list)]
 }
 
 /// `apps/v1.Deployment` -> `io.k8s.api.apps.v1.Deployment`: upstream's names of the types of the table.
@@ -59,8 +96,13 @@ pub fn gvk(kind: &Kind) -> Value {
 pub fn of_type(ty: Type<'_>, kind: Option<&Kind>, edition: Edition) -> Value {
     let mut properties = json!({});
     let mut required = Vec::new();
+    let words = words_of(ty.name);
     for field in ty.fields() {
         let mut of = of_shape(field.shape, edition);
+        if let Some(told) = words.clone().find_map(|l| l.strip_prefix(' ')?.strip_prefix(field.name)?.strip_prefix(' '))
+        {
+            of = described(of, told, edition);
+        }
         if ty.retains_keys(field.name) && matches!(field.shape, Shape::Struct(..)) {
             set(&mut of, &["x-kubernetes-patch-strategy"], "retainKeys".into());
         }
@@ -70,6 +112,9 @@ pub fn of_type(ty: Type<'_>, kind: Option<&Kind>, edition: Edition) -> Value {
         }
     }
     let mut schema = json!({"type": "object"});
+    if let Some(told) = words.clone().next().and_then(|l| l.strip_prefix(ty.name)) {
+        set(&mut schema, &["description"], told.trim_start().into());
+    }
     if properties.as_object().is_some_and(|p| !p.is_empty()) {
         set(&mut schema, &["properties"], properties);
     }
@@ -82,6 +127,22 @@ pub fn of_type(ty: Type<'_>, kind: Option<&Kind>, edition: Edition) -> Value {
     schema
 }
 
+/// The lines about a type: its own first, then one per field.
+fn words_of(type_name: &str) -> impl Iterator<Item = &'static str> + Clone {
+    let is = |line: &&str| line.strip_prefix(type_name).is_some_and(|rest| rest.starts_with(' '));
+    let at = WORDS.lines().position(|l| is(&l)).unwrap_or(usize::MAX);
+    WORDS.lines().skip(at).enumerate().take_while(|(i, l)| *i == 0 || l.starts_with(' ')).map(|(_, l)| l)
+}
+
+/// Beside a `$ref` nothing else counts: in v3 it is wrapped.
+fn described(mut schema: Value, told: &str, edition: Edition) -> Value {
+    if edition == Edition::V3 && schema.get("$ref").is_some() {
+        schema = json!({"allOf": [schema]});
+    }
+    set(&mut schema, &["description"], told.into());
+    schema
+}
+
 fn of_shape(shape: Shape<'_>, edition: Edition) -> Value {
     match shape {
         Shape::String => json!({"type": "string"}),
@@ -90,13 +151,11 @@ fn of_shape(shape: Shape<'_>, edition: Edition) -> Value {
         Shape::Bool => json!({"type": "boolean"}),
         Shape::Float => json!({"type": "number", "format": "double"}),
         Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
-        Shape::Quantity if edition == Edition::V3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-        Shape::Quantity => json!({"type": "string"}),
-        Shape::IntOrString if edition == Edition::V3 => {
-            json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"})
-        }
-        Shape::IntOrString => json!({"type": "string", "format": "int-or-string"}),
+        Shape::Quantity => edition.refer(QUANTITY),
+        Shape::IntOrString => edition.refer(INT_OR_STRING),
         Shape::Bytes => json!({"type": "string", "format": "byte"}),
+        // Clients stumble over an empty schema in v3, and hold objects to a type in v2.
+        Shape::Raw if edition == Edition::V3 => json!({"description": "Any JSON value."}),
         Shape::Raw => json!({}),
         Shape::List(inner, rules) => {
             let mut list = json!({"type": "array", "items": of_shape(inner.shape(), edition)});
@@ -132,14 +191,12 @@ fn merging(list: &mut Value, rules: ListRules<'_>) {
 /// The schema of a list of a kind, and its name.
 pub fn list_of(kind: &Kind, edition: Edition) -> (String, Value) {
     let id = kind_id(kind);
-    let home = if edition == Edition::V2 { "#/definitions/" } else { "#/components/schemas/" };
     let gvk = json!([{"group": kind.group, "version": kind.version, "kind": kind.list_kind()}]);
     let schema = json!({
         "type": "object", "required": ["items"], "x-kubernetes-group-version-kind": gvk,
         "properties": {
             "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-            "metadata": edition.reference("meta/v1.ListMeta"),
-            "items": {"type": "array", "items": {"$ref": format!("{home}{id}")}},
+            "metadata": edition.refer(LIST_META), "items": {"type": "array", "items": edition.refer(&id)},
         },
     });
     (format!("{id}List"), schema)
@@ -228,12 +285,56 @@ mod tests {
         }
     }
 
+    /// Every `$ref` in a tree.
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                map.values().for_each(|v| references(v, found));
+            }
+            Value::Array(list) => list.iter().for_each(|v| references(v, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn nothing_refers_to_what_is_not_there() {
+        for edition in [Edition::V2, Edition::V3] {
+            let mut ids: Vec<String> = schema::all().map(|t| type_id(t.name)).collect();
+            ids.extend(basics(edition).map(|(id, _)| id.to_owned()));
+            let mut found = Vec::new();
+            schema::all().for_each(|t| references(&of_type(t, None, edition), &mut found));
+            Registry::builtin().all().iter().for_each(|k| references(&list_of(k, edition).1, &mut found));
+            assert!(found.len() > 500, "{}", found.len());
+            for reference in found {
+                assert!(ids.iter().any(|id| reference.ends_with(&format!("/{id}"))), "{reference}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_of_types_and_fields_that_are() {
+        let mut ty = None;
+        for line in WORDS.lines() {
+            let (name, told) = line.trim_start().split_once(' ').unwrap();
+            match line.starts_with(' ') {
+                true => assert!(ty.and_then(|t: Type<'_>| t.field(name)).is_some(), "{line}"),
+                false => ty = Some(schema::find(name).unwrap_or_else(|| panic!("{line}"))),
+            }
+            assert!(told.ends_with('.'), "{line}");
+        }
+        let pod = of_type(schema::find("v1.PodSpec").unwrap(), None, Edition::V3);
+        assert_eq!(pod["properties"]["containers"]["description"], "The containers; at least one.");
+        assert!(pod["properties"]["affinity"]["allOf"][0]["$ref"].is_string());
+        assert!(pod["properties"]["overhead"].get("description").is_none());
+    }
+
     #[test]
     fn a_type_says_its_fields() {
         let registry = Registry::builtin();
         let pod = of_type(schema::find("v1.Pod").unwrap(), registry.find("pods").map(|k| &**k), Edition::V3);
         assert_eq!(pod["x-kubernetes-group-version-kind"][0]["kind"], "Pod");
-        assert_eq!(pod["properties"]["spec"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.PodSpec");
+        assert_eq!(pod["properties"]["spec"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.core.v1.PodSpec");
         let spec = of_type(schema::find("v1.PodSpec").unwrap(), None, Edition::V2);
         let containers = &spec["properties"]["containers"];
         assert_eq!(containers["items"]["$ref"], "#/definitions/io.k8s.api.core.v1.Container");

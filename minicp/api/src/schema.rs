@@ -15,7 +15,7 @@ use crate::structural::{ListType, Node, Ty};
 
 pub use check::{Unknown, check};
 
-const TYPES: &str = include_str!("schema/types.txt");
+pub(crate) const TYPES: &str = include_str!("schema/types.txt");
 
 /// One struct of the API.
 #[derive(Clone, Copy)]

@@ -72,15 +72,40 @@ struct Rules {
     minimum: Option<(f64, bool)>,
     maximum: Option<(f64, bool)>,
     multiple_of: Option<f64>,
-    length: (Option<usize>, Option<usize>),
-    items: (Option<usize>, Option<usize>),
-    properties: (Option<usize>, Option<usize>),
+    length: Bounds,
+    items: Bounds,
+    properties: Bounds,
     pattern: Option<Pattern>,
     format: Box<str>,
     all_of: Box<[Node]>,
     any_of: Box<[Node]>,
     one_of: Box<[Node]>,
-    not: Option<Node>,
+    not: Option<Box<Node>>,
+}
+
+/// How many there may be; 0 and the largest number say nothing.
+#[derive(Clone, Copy)]
+struct Bounds {
+    least: u32,
+    most: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { least: 0, most: u32::MAX }
+    }
+}
+
+impl Bounds {
+    fn too_few(self, n: usize) -> bool {
+        n < self.least as usize
+    }
+    fn too_many(self, n: usize) -> bool {
+        self.most != u32::MAX && n > self.most as usize
+    }
+    fn speaks(self) -> bool {
+        self.least > 0 || self.most != u32::MAX
+    }
 }
 
 /// Why a schema cannot be used.
@@ -201,7 +226,8 @@ impl Reader {
         if !ANY.iter().any(|name| schema.get(*name).is_some()) {
             return Ok(None);
         }
-        let count = |name: &str| at(schema, &[name]).and_then(as_i64).and_then(|n| usize::try_from(n).ok());
+        let count = |name: &str| at(schema, &[name]).and_then(as_i64).and_then(|n| u32::try_from(n).ok());
+        let bounds = |least, most| Bounds { least: count(least).unwrap_or(0), most: count(most).unwrap_or(u32::MAX) };
         let number = |name: &str| at(schema, &[name]).and_then(Value::as_f64);
         let flag = |name: &str| bool_at(schema, &[name]) == Some(true);
         let pattern = match str_at(schema, &["pattern"]) {
@@ -217,15 +243,15 @@ impl Reader {
             minimum: number("minimum").map(|n| (n, flag("exclusiveMinimum"))),
             maximum: number("maximum").map(|n| (n, flag("exclusiveMaximum"))),
             multiple_of: number("multipleOf"),
-            length: (count("minLength"), count("maxLength")),
-            items: (count("minItems"), count("maxItems")),
-            properties: (count("minProperties"), count("maxProperties")),
+            length: bounds("minLength", "maxLength"),
+            items: bounds("minItems", "maxItems"),
+            properties: bounds("minProperties", "maxProperties"),
             pattern,
             format: str_at(schema, &["format"]).into(),
             all_of: if either { Box::default() } else { self.nodes(list_at(schema, &["allOf"]))? },
             any_of: if either { Box::default() } else { self.nodes(list_at(schema, &["anyOf"]))? },
             one_of: self.nodes(list_at(schema, &["oneOf"]))?,
-            not: schema.get("not").filter(|n| n.is_object()).map(|n| self.node(n)).transpose()?,
+            not: schema.get("not").filter(|n| n.is_object()).map(|n| self.node(n).map(Box::new)).transpose()?,
         })))
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod admit;
 pub(crate) mod allocate;
 pub mod client;
+pub(crate) mod convert;
 pub mod events;
 pub(crate) mod object;
 pub(crate) mod patch;
@@ -57,6 +58,8 @@ pub struct Api {
     pub(crate) node_rules: Vec<Rule>,
     random: SystemRandom,
     pub(crate) requests: Cell<u64>,
+    /// Counts changes of `registry`.
+    pub(crate) defined: tokio::sync::watch::Sender<u64>,
 }
 
 impl Api {
@@ -78,6 +81,7 @@ impl Api {
             node_rules: rbac::table::node_rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),
+            defined: tokio::sync::watch::Sender::new(0),
         })
     }
     pub(crate) fn now(&self) -> Time {

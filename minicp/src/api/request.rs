@@ -200,6 +200,8 @@ pub struct WriteOptions {
     pub unknown: Unknown,
     pub manager: String,
     pub force: bool,
+    /// Server-side apply: who owns what is worked out already.
+    pub applied: bool,
     pub user: Rc<UserInfo>,
 }
 
@@ -211,6 +213,7 @@ impl WriteOptions {
             unknown: Unknown::Drop,
             manager: manager.into(),
             force: false,
+            applied: false,
             user: Rc::new(UserInfo::new("system:kube-controller-manager", &["system:masters"])),
         }
     }
@@ -232,7 +235,8 @@ impl WriteOptions {
             "" => agent,
             manager => manager,
         };
-        Ok(WriteOptions { dry_run, unknown, manager: manager.into(), force: query.flag("force"), user: user.clone() })
+        let force = query.flag("force");
+        Ok(WriteOptions { dry_run, unknown, manager: manager.into(), force, applied: false, user: user.clone() })
     }
 }
 

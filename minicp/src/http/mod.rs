@@ -1,6 +1,6 @@
 //! HTTP/1.1 in front of the API: connections, the way from a request to an answer, limits.
 //!
-//! `serve` runs one connection (TLS or memory); `route` finds what a request means; `answer` forms bodies (objects, Tables, Status); `watch`
+//! `serve` runs one connection (TLS or memory); `route` finds what a request means; `answer` forms bodies (objects, Status), `list` those of lists, piece by piece; `watch`
 //! streams; `discovery` and `openapi` describe what is served; `proxy` passes on to node agents what they answer, `relay` what pods, Services and nodes do.
 
 pub(crate) mod answer;
@@ -8,6 +8,7 @@ pub(crate) mod asked;
 pub(crate) mod body;
 mod discovery;
 mod gate;
+mod list;
 mod openapi;
 pub(crate) mod proxy;
 mod relay;

@@ -97,9 +97,18 @@ impl Stream {
             return;
         }
         let sender = self.sender.clone();
+        let mut defined = self.app.api.defined.subscribe();
         loop {
             let next = tokio::select! {
                 next = self.watch.next() => next,
+                Ok(()) = defined.changed(), if self.watch.kind.custom.is_some() => {
+                    // The kind went with its definition: whoever watches has to ask anew.
+                    let kind = &self.watch.kind;
+                    if self.app.api.registry().by_resource(&kind.group, &kind.version, &kind.plural).is_none() {
+                        return;
+                    }
+                    continue;
+                }
                 () = sender.closed() => return,
                 () = tokio::time::sleep_until(deadline) => {
                     // The last word: from here a client may go on, though nothing it asked for has happened for long.

@@ -2,7 +2,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use mote_api::columns::{self, Include};
-use mote_api::kind::{Kind, Registry};
+use mote_api::kind::Registry;
 use mote_api::schema::{self, Unknown};
 use mote_api::time::Time;
 use mote_api::tree::{Value, parse_json};

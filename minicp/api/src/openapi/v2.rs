@@ -41,7 +41,7 @@ impl Document {
         operation.message(13, &extension("x-kubernetes-action", &json!("patch")));
         operation.message(13, &extension("x-kubernetes-group-version-kind", &super::gvk(kind)));
         let mut item = Message::default();
-        item.message(7, &operation);
+        item.message(8, &operation);
         self.paths.message(2, &named(path, &item));
     }
     pub fn finish(self) -> Vec<u8> {
@@ -169,6 +169,17 @@ fn properties_message(properties: &Map<String, Value>) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_patch_tells_its_parameters() {
+        let registry = crate::kind::Registry::builtin();
+        let mut document = Document::new();
+        document.patch_of(registry.find("pods").unwrap(), "/x");
+        let found = document.finish();
+        // ParametersItem (8) { parameter (1) { non_body (2) { query (3) { in (2) name (4) type (6) } } } }
+        let dry = b"\x42\x1d\x0a\x1b\x12\x19\x1a\x17\x12\x05query\x22\x06dryRun\x32\x06string";
+        assert!(found.windows(dry.len()).any(|w| w == dry));
+    }
 
     #[test]
     fn bytes_are_those_of_the_message() {

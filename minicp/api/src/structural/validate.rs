@@ -150,12 +150,12 @@ impl Check {
         match value {
             Value::Object(map) => self.object(rules, map, value, at),
             Value::Array(list) => {
-                let (least, most) = rules.items;
-                if most.is_some_and(|m| list.len() > m) {
-                    self.add(Error::too_many(at, list.len(), most.unwrap_or(0)));
+                let bounds = rules.items;
+                if bounds.too_many(list.len()) {
+                    self.add(Error::too_many(at, list.len(), bounds.most as usize));
                 }
-                if least.is_some_and(|m| list.len() < m) {
-                    self.invalid(at, value, &format!("should have at least {} items", least.unwrap_or(0)));
+                if bounds.too_few(list.len()) {
+                    self.invalid(at, value, &format!("should have at least {} items", bounds.least));
                 }
             }
             Value::String(text) => self.text(rules, text, value, at),
@@ -177,23 +177,23 @@ impl Check {
                 self.add(Error::required(at.f(name), ""));
             }
         }
-        let (least, most) = rules.properties;
-        if most.is_some_and(|m| map.len() > m) {
-            self.add(Error::too_many(at, map.len(), most.unwrap_or(0)));
+        let bounds = rules.properties;
+        if bounds.too_many(map.len()) {
+            self.add(Error::too_many(at, map.len(), bounds.most as usize));
         }
-        if least.is_some_and(|m| map.len() < m) {
-            self.invalid(at, value, &format!("should have at least {} properties", least.unwrap_or(0)));
+        if bounds.too_few(map.len()) {
+            self.invalid(at, value, &format!("should have at least {} properties", bounds.least));
         }
     }
 
     fn text(&mut self, rules: &Rules, text: &str, value: &Value, at: Path<'_>) {
-        let (least, most) = rules.length;
-        let length = if least.is_some() || most.is_some() { text.chars().count() } else { 0 };
-        if most.is_some_and(|m| length > m) {
-            self.add(Error::too_long(at, most.unwrap_or(0)));
+        let bounds = rules.length;
+        let length = if bounds.speaks() { text.chars().count() } else { 0 };
+        if bounds.too_many(length) {
+            self.add(Error::too_long(at, bounds.most as usize));
         }
-        if least.is_some_and(|m| length < m) {
-            self.invalid(at, value, &format!("should be at least {} chars long", least.unwrap_or(0)));
+        if bounds.too_few(length) {
+            self.invalid(at, value, &format!("should be at least {} chars long", bounds.least));
         }
         if let Some(pattern) = &rules.pattern
             && !pattern.matches(text)
@@ -260,7 +260,7 @@ impl Check {
                 self.invalid(at, value, "must validate all the schemas (allOf)");
             }
         }
-        if rules.not.as_ref().is_some_and(fits) {
+        if rules.not.as_deref().is_some_and(fits) {
             self.invalid(at, value, "must not validate the schema (not)");
         }
     }
