@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::layer::hashing::Hashing;
 use crate::limits::{DOCUMENT_BYTES_MAX, ROOMY_DISK_BYTES, UNPACK_THREADS_MAX};
@@ -68,12 +69,24 @@ impl BlobPolicy {
     }
 }
 
+/// When what is taken in is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not now: [`Store::settle`] does, or the power cut was faster.
+    Never,
+    /// Every layer by itself.
+    Each,
+    /// All at once when the image is finished ([`finish`]): every wait makes all who write wait. But a power cut costs no more time of a
+    /// long pull than it does of a spooled transfer: a layer that comes later than that is waited for by itself.
+    AtEnd,
+}
+
 /// How layers are taken in.
 #[derive(Clone, Copy)]
 pub(crate) struct Taking<'a> {
     pub keep_blobs: bool,
     pub spool: bool,
-    pub durable: bool,
+    pub wait: Wait,
     /// Layers to replace even if they are here.
     pub anew: Option<&'a BTreeSet<DiffId>>,
 }
@@ -121,19 +134,20 @@ pub(crate) fn pull(
         return Ok(image);
     }
     let (bytes, media_type) = document(inner, &client, &reference.manifest_selector())?;
-    let resolved = inner.write_blob(&bytes)?;
+    let resolved = Digest::of(&bytes);
     if let Some(record) = known.filter(|record| record.resolved == resolved)
         && let Some(image) = inner.image(&record)?
     {
+        inner.write_blob(&bytes)?; // it may have been lost
         allowed(&[record.resolved, record.manifest])?;
         observer.event(Progress::Done { id: image.id });
         return Ok(image);
     }
     let what = reference.to_string();
     let fetch = |digest: &Digest| document(inner, &client, &digest.to_string());
+    let mut documents = vec![bytes.clone()];
     let (manifest_digest, bytes, manifest) =
         manifest::resolve(bytes, &media_type, &options.platform, reference, &fetch)?;
-    inner.write_blob(&bytes)?;
     allowed(&[resolved, manifest_digest])?;
     let config = config_bytes(inner, &client, &manifest.config)?;
     let (parsed, diff_ids) = ImageConfig::parse(&config, &what)?;
@@ -144,13 +158,14 @@ pub(crate) fn pull(
             offers: vec![parsed.platform],
         });
     }
-    inner.write_blob(&config)?;
+    documents.extend([bytes, config]);
     let wanted = plan(&manifest, &diff_ids, &what)?;
     let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + '_>, Error> {
         let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
         Ok(Box::new(blob.starting_at(at)))
     };
-    let how = Taking { keep_blobs: options.blobs.keeps(inner), spool: true, durable: options.durable, anew: None };
+    let wait = if options.durable { Wait::AtEnd } else { Wait::Never };
+    let how = Taking { keep_blobs: options.blobs.keeps(inner), spool: true, wait, anew: None };
     let record = ImageRecord {
         reference: what.clone(),
         resolved,
@@ -169,18 +184,25 @@ pub(crate) fn pull(
     drop(writing);
     take_in_all(inner, manifest_digest, &wanted, &source, &how, observer, cancel)?;
     let _writing = inner.writing()?;
-    finish(inner, reference, record, observer)
+    finish(inner, reference, record, &documents, wait, observer)
 }
 
-/// Makes an image visible whose documents and layers are in the store.
+/// Makes an image visible whose layers are in the store.
 pub(crate) fn finish(
     inner: &Inner,
     reference: &Reference,
     mut record: ImageRecord,
+    documents: &[Vec<u8>],
+    wait: Wait,
     observer: &dyn Observer,
 ) -> Result<Image, Error> {
     record.top = inner.settle_top(&reference.to_string(), &record.layers)?;
-    inner.write_image(reference, &record)?;
+    if wait == Wait::Never {
+        documents.iter().try_for_each(|bytes| inner.write_blob(bytes).map(drop))?;
+        inner.write_image(reference, &record)?;
+    } else {
+        inner.settle_image(reference, &record, documents)?;
+    }
     let image = inner
         .image(&record)?
         .ok_or_else(|| Error::corrupt(reference.to_string(), "a layer vanished while the image was taken in"))?;
@@ -218,6 +240,7 @@ pub(crate) fn take_in_all<'a>(
         std::thread::available_parallelism().map_or(1, usize::from).clamp(2, UNPACK_THREADS_MAX).min(missing.len());
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
+    let waited = Mutex::new(Instant::now());
     let work = || {
         while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
             let failed = failure.lock().map_or(true, |failure| failure.is_some());
@@ -225,9 +248,10 @@ pub(crate) fn take_in_all<'a>(
                 return;
             }
             observer.event(Progress::Layer { index: layer.index, digest: layer.blob.digest, bytes: layer.blob.size });
-            let Taking { keep_blobs: keep_blob, spool, durable, anew } = *how;
+            let Taking { keep_blobs: keep_blob, spool, wait, anew } = *how;
+            let durable = || wait == Wait::Each || (wait == Wait::AtEnd && is_due(&waited, inner.spool.sync_every));
             let anew = anew.is_some_and(|anew| anew.contains(&layer.diff_id));
-            let intake = Intake { keep_blob, spool, durable, anew, index: layer.index, observer, cancel };
+            let intake = Intake { keep_blob, spool, durable: &durable, anew, index: layer.index, observer, cancel };
             match inner.take_in(&layer.diff_id, &layer.blob, &|at| source(layer, at), &intake) {
                 Ok((record, _)) => observer.event(Progress::Extracted {
                     index: layer.index,
@@ -252,6 +276,16 @@ pub(crate) fn take_in_all<'a>(
         Ok(Some(e)) => Err(e),
         _ => Ok(()),
     }
+}
+
+/// Whether so much time has passed since this was last so.
+fn is_due(last: &Mutex<Instant>, every: Duration) -> bool {
+    let Ok(mut last) = last.lock() else { return true };
+    let due = last.elapsed() >= every;
+    if due {
+        *last = Instant::now();
+    }
+    due
 }
 
 /// A manifest or index by tag or digest, from the store if its digest is known and it is here. Verified where it was asked by digest.
@@ -299,6 +333,15 @@ fn bounded(reader: impl Read, max: u64, what: &str) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_long_is_waited_for_by_itself() {
+        let last = Mutex::new(Instant::now());
+        assert!(!is_due(&last, Duration::from_secs(60)));
+        *last.lock().unwrap() -= Duration::from_secs(61);
+        assert!(is_due(&last, Duration::from_secs(60)) && !is_due(&last, Duration::from_secs(60)));
+        assert!(is_due(&last, Duration::ZERO) && is_due(&last, Duration::ZERO));
+    }
 
     #[test]
     fn layers_pair_up_or_are_refused() {

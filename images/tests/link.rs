@@ -358,14 +358,19 @@ fn dropped_layers_come_back_for_an_export() {
     let blobs = || std::fs::read_dir(origin.tmp.path().join("pulled/blobs")).unwrap().count();
     assert_eq!(blobs(), 2, "manifest and configuration");
     let to = |name: &str| origin.tmp.path().join(name);
-    let failed = store.export_as(&name, &to("a.tar"), ArchiveFormat::OciArchive, &Cancel::default());
+    let failed =
+        store.export_as(std::slice::from_ref(&name), &to("a.tar"), ArchiveFormat::OciArchive, &Cancel::default());
     assert!(matches!(failed, Err(Error::NotFound { .. })) && !to("a.tar").exists());
     {
         let _loan = store.borrow_blobs(&name, &drop_blobs, &Silent, &Cancel::default()).unwrap();
         assert_eq!(blobs(), 4);
-        store.export_as(&name, &to("a.tar"), ArchiveFormat::OciArchive, &Cancel::default()).unwrap();
-        store.export_as(&name, &to("d.tar"), ArchiveFormat::DockerArchive, &Cancel::default()).unwrap();
-        store.export_as(&name, &to("o"), ArchiveFormat::OciLayout, &Cancel::default()).unwrap();
+        store
+            .export_as(std::slice::from_ref(&name), &to("a.tar"), ArchiveFormat::OciArchive, &Cancel::default())
+            .unwrap();
+        store
+            .export_as(std::slice::from_ref(&name), &to("d.tar"), ArchiveFormat::DockerArchive, &Cancel::default())
+            .unwrap();
+        store.export_as(std::slice::from_ref(&name), &to("o"), ArchiveFormat::OciLayout, &Cancel::default()).unwrap();
     }
     assert_eq!(blobs(), 2);
     // All three in again, also compressed, also where nothing else is known.
@@ -386,7 +391,7 @@ fn dropped_layers_come_back_for_an_export() {
                 "d.tar" => ArchiveFormat::DockerArchive,
                 _ => ArchiveFormat::OciLayout,
             };
-            store.export_as(&name, &again, format, &Cancel::default()).unwrap();
+            store.export_as(std::slice::from_ref(&name), &again, format, &Cancel::default()).unwrap();
             let same = Command::new("diff").arg("-r").arg(&again).arg(to(from)).output().unwrap();
             assert!(same.status.success(), "{from}: {}", String::from_utf8_lossy(&same.stdout));
             let _ = std::fs::remove_file(&again).or_else(|_| std::fs::remove_dir_all(&again));
@@ -403,6 +408,51 @@ fn dropped_layers_come_back_for_an_export() {
         let seen =
             Command::new("skopeo").arg("inspect").arg(format!("{format}:{}", to(layer).display())).output().unwrap();
         assert!(seen.status.success(), "{format}: {}", String::from_utf8_lossy(&seen.stderr));
+    }
+}
+
+#[test]
+fn several_images_go_into_one_file() {
+    let origin = Origin::new();
+    let tags = ["1", "2"].map(|tag| origin.image(tag, &[(1, 300_000), (tag.parse().unwrap(), 50_000 + tag.len())]));
+    let (one, two) = (origin.name("1"), origin.name("2"));
+    // a second name of the first
+    let again: Reference = format!("{}/again:1", origin.server.addr).parse().unwrap();
+    let store = origin.fresh("pulled");
+    let keep = PullOptions { blobs: BlobPolicy::Keep, ..PullOptions::default() };
+    for name in [&one, &two, &again] {
+        store.pull(name, &keep, &Silent, &Cancel::default()).unwrap();
+    }
+    let all = [one.clone(), two.clone(), again.clone(), one.clone()];
+    for (format, skopeo) in [
+        (ArchiveFormat::OciArchive, "oci-archive"),
+        (ArchiveFormat::DockerArchive, "docker-archive"),
+        (ArchiveFormat::OciLayout, "oci"),
+    ] {
+        let to = origin.tmp.path().join(skopeo);
+        store.export_as(&all, &to, format, &Cancel::default()).unwrap();
+        let fresh = origin.fresh(&format!("from-{skopeo}"));
+        let found = fresh.import(&to, None, &Platform::host(), &Silent, &Cancel::default()).unwrap();
+        let mut found: Vec<_> = found.iter().map(|image| (image.reference.clone(), image.id)).collect();
+        found.sort_by_key(|(name, _)| name.to_string());
+        let mut want = vec![(one.clone(), tags[0].id), (two.clone(), tags[1].id), (again.clone(), tags[0].id)];
+        want.sort_by_key(|(name, _)| name.to_string());
+        assert_eq!(found, want, "{skopeo}");
+        is_whole(&fresh);
+        // three layers, each once: the noise does not compress
+        let size: u64 = String::from_utf8(Command::new("du").args(["-sb"]).arg(&to).output().unwrap().stdout)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((400_000..450_000).contains(&size), "{skopeo}: {size} bytes");
+        for name in [&one, &two, &again] {
+            let of = format!("{skopeo}:{}:{}", to.display(), name.familiar());
+            let seen = Command::new("skopeo").args(["inspect", "--config", &of]).output().unwrap();
+            assert!(seen.status.success(), "{of}: {}", String::from_utf8_lossy(&seen.stderr));
+        }
     }
 }
 

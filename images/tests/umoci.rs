@@ -175,7 +175,7 @@ fn compare_with(dir: &Path, other: &str, undated: &[&str]) -> BTreeMap<String, S
         store.import(&dir.join("layout"), Some(&name), &Platform::host(), &Silent, &Cancel::default()).unwrap();
     let damage = store.verify(&Silent, &Cancel::default()).unwrap();
     assert!(damage.is_empty(), "{damage:?}");
-    let overlay = Overlay::mount(&images[0], &dir.join("merged"));
+    let overlay = Overlay::mount(&images[0], &dir.join(format!("merged-{}", other.replace('/', "-"))));
     let (ours, theirs) = (tree(&overlay.0, undated), tree(&dir.join(other), undated));
     let different = differences(&ours, &theirs);
     assert!(different.is_empty(), "{}", different.join("\n"));
@@ -312,6 +312,34 @@ fn as_containerd_shows_it() {
     let undated = ["/", "d", "d/sub", "gone", "implicit", "implicit/deep", "opaque", "opaque/in"];
     let ours = compare_with(tmp.path(), "containerd", &undated);
     assert_eq!(ours["d/sub"], "42775 5:6");
+}
+
+/// All of Debian's essential system, nginx on it, a site on that: as umoci unpacks it and as containerd shows it.
+#[test]
+fn a_whole_debian_is_equal() {
+    let tmp = tempfile::Builder::new().prefix("mote-img-debian-").tempdir().unwrap();
+    let dir = tmp.path();
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    sh(&format!("{}/images/fixtures/build", top.display()));
+    let cache = std::env::var("MOTE_CACHE").map_or_else(|_| top.join(".cache"), Into::into);
+    let fixtures = cache.join("fixtures").join(sh("dpkg --print-architecture").trim());
+    for layer in ["base", "nginx", "site"] {
+        sh(&format!(
+            "tar -c --format=posix --xattrs '--xattrs-include=*' --acls --numeric-owner -f {1}/{layer}.tar -C {0}/layers/{layer} .",
+            fixtures.display(),
+            dir.display()
+        ));
+    }
+    layout(dir, &["base", "nginx", "site"]);
+    let ours = compare(dir, &[]);
+    // set-id programs, devices' folders, names outside ASCII, files of several names: it is no toy
+    assert!(ours.len() > 4000, "{}", ours.len());
+    assert!(ours["usr/bin/passwd"].starts_with("104755 0:0 ") && ours["bin"].contains("-> \"usr/bin\""));
+    assert!(ours["usr/bin/perl"].contains("same file: [\"usr/bin/perl\", \"usr/bin/perl5"), "{}", ours["usr/bin/perl"]);
+    assert!(ours.contains_key("usr/sbin/nginx"));
+    let mut containerd = Containerd::start(dir);
+    containerd.show(dir);
+    compare_with(dir, "containerd", &["/"]); // the root's time is that of its mount point
 }
 
 /// What umoci does not read: old GNU sparse files, owners and times in base 256, access control lists of GNU tar.

@@ -1,7 +1,7 @@
 //! The audit log: who did what, when, and with what result, as upstream's `audit.k8s.io/v1` events, one JSON document a line.
 //!
-//! `<data-dir>/audit-policy.yaml` (upstream's Policy) switches it on: the first rule that matches says the level, `None`, `Metadata` or `Request`
-//! (`RequestResponse` is taken as `Request`). `<data-dir>/audit.log` is rotated by size. Lines wait in memory while the disk is slow, up to a limit; what is
+//! `<data-dir>/audit-policy.yaml` (upstream's Policy) switches it on: the first rule that matches says the level, `None`, `Metadata`, `Request`
+//! or `RequestResponse`. `<data-dir>/audit.log` is rotated by size. Lines wait in memory while the disk is slow, up to a limit; what is
 //! beyond it is counted and said, not kept.
 
 use std::cell::RefCell;
@@ -31,6 +31,18 @@ pub(crate) enum Level {
     Metadata,
     /// With the request's body.
     Request,
+    RequestResponse,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Metadata => "Metadata",
+            Self::Request => "Request",
+            Self::RequestResponse => "RequestResponse",
+        }
+    }
 }
 
 /// What a rule looks at.
@@ -75,7 +87,8 @@ fn level(rule: &Value) -> Option<Level> {
     Some(match str_at(rule, &["level"]) {
         "None" => Level::None,
         "Metadata" => Level::Metadata,
-        "Request" | "RequestResponse" => Level::Request,
+        "Request" => Level::Request,
+        "RequestResponse" => Level::RequestResponse,
         _ => return None,
     })
 }
@@ -141,6 +154,8 @@ pub(crate) struct Record<'a> {
     pub from: String,
     pub agent: &'a str,
     pub body: Option<Value>,
+    /// Of an answer that is wanted: the object, or how many bytes were too many.
+    pub answer: Option<Result<Value, usize>>,
     /// False: a stream that only began.
     pub complete: bool,
     pub code: u16,
@@ -160,9 +175,8 @@ fn shown(user: &UserInfo) -> Value {
 }
 
 fn event(record: Record<'_>) -> Value {
-    let level = if record.level == Level::Request { "Request" } else { "Metadata" };
     let mut out = json!({
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level, "auditID": record.id,
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": record.level.name(), "auditID": record.id,
         "stage": if record.complete { "ResponseComplete" } else { "ResponseStarted" },
         "requestURI": record.uri, "verb": record.facts.verb, "user": shown(record.facts.user),
         "userAgent": record.agent, "responseStatus": {"metadata": {}, "code": record.code},
@@ -195,6 +209,14 @@ fn event(record: Record<'_>) -> Value {
     }
     if let Some(body) = record.body.filter(|b| !b.is_null()) {
         set(&mut out, &["requestObject"], body);
+    }
+    match record.answer {
+        Some(Ok(answer)) => set(&mut out, &["responseObject"], answer),
+        Some(Err(bytes)) => {
+            let why = format!("left out, {bytes} bytes");
+            set(&mut out, &["annotations", "audit.mote.dev/response"], why.into());
+        }
+        None => {}
     }
     out
 }

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::store::etcd::EtcdConfig;
+use crate::store::snapshot::schedule::Schedule;
+
 /// An IPv4 network, host bits zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cidr {
@@ -98,6 +101,10 @@ pub struct Config {
     pub not_ready_seconds: i64,
     /// The same for a node that says nothing.
     pub unreachable_seconds: i64,
+    /// The etcd that holds the state; None: the store in `data_dir`.
+    pub etcd: Option<EtcdConfig>,
+    /// Backups of the store; None: none.
+    pub backup: Option<Schedule>,
 }
 
 impl Config {
@@ -117,6 +124,8 @@ impl Config {
             node_grace_seconds: 40,
             not_ready_seconds: 300,
             unreachable_seconds: 300,
+            etcd: None,
+            backup: None,
         }
     }
 }

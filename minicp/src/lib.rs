@@ -5,9 +5,12 @@
 //! | task | made by | talks to |
 //! |---|---|---|
 //! | store writer (one) | `store::log` | takes the commit queue (woken by a `Notify`), writes on a blocking thread, wakes committers (oneshot) and feeds watchers (bounded queues) |
+//! | etcd's tasks | `store::etcd` | instead of the writer: one watch, one question and up to 64 transactions at a time, over HTTP |
+//! | backups (one, if asked for) | `store::snapshot` | copy the store's files on a blocking thread |
 //! | accept loop (one) | `server` | one connection task per client |
 //! | connection (one per client) | `http::serve` | the API, directly |
 //! | watch (one per HTTP watch) | `http::watch` | its store watcher -> bounded channel of chunks -> the connection |
+//! | definitions (one) | `crd` | watches CustomResourceDefinitions, serves their kinds, ends their objects |
 //! | certificate signer (one) | `pki::signer` | watches certificate signing requests |
 //! | scheduler and controllers | their own modules | [`Client`] |
 //!
@@ -22,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod controllers;
+mod crd;
 mod flow;
 pub mod http;
 mod mirror;
@@ -43,6 +47,8 @@ pub use clock::{Clock, SystemClock};
 pub use config::{Cidr, Config};
 pub use flow::{SEATS_MAX, USER_SEATS_MAX, USER_WAITING_MAX};
 pub use server::{Server, StartError};
+pub use store::etcd::EtcdConfig;
+pub use store::snapshot::schedule::Schedule;
 pub use user::UserInfo;
 
 /// Opens a byte stream to the node agent in this process: its kubelet API, already authenticated as this server.

@@ -5,7 +5,7 @@
 
 use std::cell::{Ref, RefCell};
 
-use crate::store::{Compacted, Store, Watcher};
+use crate::store::{ReadError, Store, Watcher};
 
 /// What a mirror makes of objects. `key` is without the prefix.
 pub(crate) trait Form: Default {
@@ -25,7 +25,7 @@ impl<F: Form> Mirror<F> {
         Mirror { prefix, watcher: RefCell::default(), form: RefCell::default() }
     }
     /// As the store is now. Do not hold it over an await.
-    pub(crate) async fn read(&self, store: &dyn Store) -> Result<Ref<'_, F>, Compacted> {
+    pub(crate) async fn read(&self, store: &dyn Store) -> Result<Ref<'_, F>, ReadError> {
         if !self.catch_up() {
             let range = store.range(self.prefix, "", None, 0).await?;
             let watcher = store.watch(self.prefix, range.revision)?;

@@ -22,15 +22,23 @@ fn fine(result: Result<Value, Status>) -> Result<(), Status> {
 }
 
 pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<(), Status> {
-    // All at once: what waits for the disk together goes to the disk together.
-    let [a, b, c, d] = NAMESPACES.map(|name| client.create("namespaces", "", json!({"metadata": {"name": name}})));
+    // All at once: what waits for the disk together goes to the disk together. Only what is in a namespace has to wait for that.
+    let namespaced = async {
+        let [a, b, c, d] = NAMESPACES.map(|name| client.create("namespaces", "", json!({"metadata": {"name": name}})));
+        let (a, b, c, d) = tokio::join!(a, b, c, d);
+        [a, b, c, d].into_iter().try_for_each(fine)?;
+        in_namespaces(client, config, port).await
+    };
     let [e, f] = priority::SYSTEM.map(|(name, value)| {
         let class =
             json!({"metadata": {"name": name}, "value": value, "description": "Used for system critical pods."});
         client.create("priorityclasses.scheduling.k8s.io", "", class)
     });
-    let (a, b, c, d, e, f) = tokio::join!(a, b, c, d, e, f);
-    [a, b, c, d, e, f].into_iter().try_for_each(fine)?;
+    let (namespaced, e, f, roles) = tokio::join!(namespaced, e, f, bootstrap::seed(client, false));
+    namespaced.and(fine(e)).and(fine(f)).and(roles)
+}
+
+async fn in_namespaces(client: &Client, config: &Config, port: u16) -> Result<(), Status> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let ip = config.service_cidr.nth(1).map(|ip| ip.to_string()).unwrap_or_default();
     match client.get("services", "default", "kubernetes").await {
@@ -55,7 +63,7 @@ pub(crate) async fn seed(client: &Client, config: &Config, port: u16) -> Result<
             // No pod reaches our loopback: an endpoint there would only mislead. Whoever has a better address says so later.
             if config.advertise.is_loopback() { Ok(()) } else { publish(client, config.advertise, port).await }
         },
-        bootstrap::seed(client)
+        bootstrap::seed(client, true)
     );
     made.0.and(made.1).and(made.2).and(made.3)
 }

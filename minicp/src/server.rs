@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mote_api::time::Time;
 use rustls::{ClientConfig, ServerConfig};
@@ -16,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::Api;
 use crate::api::client::Client;
+use crate::api::events::EVENT_TTL_SECONDS;
 use crate::audit::Audit;
 use crate::auth::bootstrap;
 use crate::auth::tokens::{Tokens, account::Accounts};
@@ -23,10 +25,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
+use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::store::log::LogStore;
-use crate::store::{Store, sealed};
+use crate::store::snapshot::schedule::Source;
+use crate::store::{Store, sealed, snapshot};
 use crate::user::UserInfo;
-use crate::{Dial, control, seed};
+use crate::{Dial, control, crd, seed};
 
 /// Bytes between the two ends of a connection in memory.
 const DUPLEX_BYTES: usize = 64 << 10;
@@ -65,8 +69,11 @@ impl Server {
         pki::files::make_private_dir(&config.data_dir)
             .map_err(|e| StartError(format!("make data folder {}: {e}", config.data_dir.display())))?;
         // The store's lock first: two servers on one folder must not both make a CA.
-        let store: Rc<dyn Store> =
-            Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?);
+        let store = open_store(&config).await?;
+        let source = match config.etcd {
+            Some(_) => Source::Engine(store.clone()),
+            None => Source::Folder(config.data_dir.join("store")),
+        };
         let encryption = optional(&config.data_dir.join("encryption.yaml"))?;
         let store = match sealed::open(store.clone(), encryption.as_deref()).await {
             Ok(sealed) => sealed,
@@ -92,6 +99,8 @@ impl Server {
             tokio::task::spawn_blocking(move || Certificates::make(&issuer, &pki_dir, &names, &token, now)),
         );
         seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
+        // Before anybody asks: what was defined is served as if it had been built in.
+        let defined = crd::load(&api).await.map_err(|e| StartError(format!("read definitions: {}", e.message)))?;
         let certificates = certificates.map_err(StartError::from)??;
         let Certificates { tls, node_tls, admin, join, account_keys } = certificates;
         let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
@@ -106,6 +115,7 @@ impl Server {
             tokens,
             local_nodes: RefCell::new(HashMap::new()),
             node_tls,
+            pod_tls: pki::tls::to_anybody().map_err(StartError::from)?,
             connections: Cell::new(0),
             peers: RefCell::default(),
             flow: Rc::default(),
@@ -113,11 +123,16 @@ impl Server {
             stopping,
             watches: Cell::new(0),
         });
+        tokio::task::spawn_local(crd::run(app.api.clone(), defined));
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
         let controllers = config.controllers.then(|| control::spawn_all(&client, &config));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
+        if let Some(schedule) = config.backup.clone() {
+            let api = app.api.clone();
+            tokio::task::spawn_local(snapshot::schedule::run(source, schedule, move || api.now()));
+        }
         Ok(Server(Rc::new(Running { app, url, authority, admin, stop, controllers: RefCell::new(controllers) })))
     }
     /// `https://ADDRESS:PORT`
@@ -197,6 +212,18 @@ impl Certificates {
             account_keys: pki::account_keys(dir).map_err(StartError::from)?,
         })
     }
+}
+
+/// The engine that the configuration names. Values are as they are stored: not opened yet.
+async fn open_store(config: &Config) -> Result<Rc<dyn Store>, StartError> {
+    Ok(match &config.etcd {
+        Some(etcd) => {
+            let event_ttl = Duration::from_secs(u64::try_from(EVENT_TTL_SECONDS).unwrap_or(0));
+            let etcd = EtcdConfig { event_ttl, ..etcd.clone() };
+            Rc::new(EtcdStore::open(&etcd).await.map_err(StartError::from)?)
+        }
+        None => Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?),
+    })
 }
 
 /// A file that need not be there.

@@ -3,10 +3,12 @@
 
 mod attributes;
 mod bpf;
+mod exits;
 mod mount;
 
 pub(crate) use attributes::*;
 pub(crate) use bpf::*;
+pub(crate) use exits::*;
 pub(crate) use mount::*;
 
 use nix::errno::Errno;

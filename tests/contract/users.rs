@@ -21,7 +21,7 @@ fn mapped(script: &str) -> Bundle {
 #[test]
 fn root_inside_is_nobody_outside() {
     let bundle = mapped(
-        "id -u; cat /proc/self/uid_map /proc/self/gid_map; echo x > /tmp/mine; [ -w /proc/sysrq-trigger ] || echo refused",
+        "id -u; cat /proc/self/uid_map /proc/self/gid_map; echo x > /tmp/mine; (: >/proc/sysrq-trigger) 2>/dev/null || echo refused",
     );
     let out = bundle.output();
     let words: Vec<&str> = out.split_whitespace().collect();

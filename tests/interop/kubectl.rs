@@ -3,7 +3,7 @@
 use crate::harness::kubectl::RELEASES;
 use crate::harness::{Kubectl, Node, Registry, eventually, until};
 
-fn each_release(test: impl Fn(&Node, &Kubectl, &Registry)) {
+pub(super) fn each_release(test: impl Fn(&Node, &Kubectl, &Registry)) {
     let registry = Registry::with_images();
     let node = Node::up();
     for release in RELEASES {

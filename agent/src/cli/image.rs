@@ -38,7 +38,8 @@ usage: mote image pull REF [--platform OS/ARCH[/VARIANT]] [--keep-blobs | --drop
        mote image verify [--repair]     compare everything with its checksums; fetch anew what is damaged (options as for pull)
        mote image import FILE|DIR [--name REF] [--keep-blobs | --drop-blobs]
                                    docker-archive, oci-archive (compressed or not), OCI layout
-       mote image export REF FILE [--format oci-archive|docker-archive|oci]     (options as for pull: dropped layers are fetched)
+       mote image export REF... FILE [--format oci-archive|docker-archive|oci]
+                                   (options as for pull: dropped layers are fetched; what images share is in the file once)
        mote image push REF [TO]         (options as for pull)
        mote image pack REF --layer DIR... [--config FILE] [--cmd WORD]... [--entrypoint WORD]... [--env NAME=VALUE]... [--user-in-image USER]
                            [--workdir DIR] [--expose PORT/tcp]... [--label NAME=VALUE]... [--stop-signal SIG] [--compression gzip|none]
@@ -239,10 +240,14 @@ fn execute(verb: &str, args: Args) -> Result<ExitCode, Failure> {
             )?;
             show(&images, args.json);
         }
-        ("export", [text, path]) => {
-            let reference = text.parse()?;
-            let _loan = store.borrow_blobs(&reference, &pull_options(&args)?, &Shown::new(""), &cancel)?;
-            store.export_as(&reference, path.as_ref(), args.format, &cancel)?;
+        ("export", [texts @ .., path]) if !texts.is_empty() => {
+            let references: Vec<Reference> = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+            let options = pull_options(&args)?;
+            let mut loans = Vec::new(); // until the file is whole
+            for reference in &references {
+                loans.push(store.borrow_blobs(reference, &options, &Shown::new(""), &cancel)?);
+            }
+            store.export_as(&references, path.as_ref(), args.format, &cancel)?;
         }
         ("push", [from, rest @ ..]) if rest.len() < 2 => {
             let from: Reference = from.parse()?;

@@ -19,6 +19,9 @@ mod registries;
 #[cfg(feature = "minicp")]
 mod server;
 #[cfg(feature = "minicp")]
+mod snapshot;
+mod storage;
+#[cfg(feature = "minicp")]
 mod up;
 mod version;
 
@@ -49,6 +52,8 @@ const COMMANDS: &[Command] = &[
     shown("agent", "this machine as a node of a control plane, or of none", agent::run),
     #[cfg(feature = "minicp")]
     shown("token", "print the token by which nodes join", server::token),
+    #[cfg(feature = "minicp")]
+    shown("snapshot", "save, restore, verify the state of a control plane", snapshot::run),
     shown("image", "pull, list, import, export, pack, push, prune, verify images", image::run),
     shown("check", "say what this host lacks", check::run),
     shown("oci", "run OCI bundles with runc's command line", oci),

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use mote_images::{GcPolicy, Registries};
 
 use super::flags::{self, Flag, Given, Stop, put};
 use super::registries;
+use super::storage::{self, Storage};
 use crate::instance::host_name;
 use crate::join::Token;
 use crate::net::Cidr;
@@ -46,6 +46,7 @@ pub(super) struct ControlPlane {
     grace_seconds: Option<u32>,
     not_ready_seconds: Option<u32>,
     unreachable_seconds: Option<u32>,
+    storage: Storage,
 }
 
 /// Of the node: `up` and `agent`.
@@ -84,6 +85,13 @@ const fn row(
 const fn registry(at: usize, set: fn(&mut Options, Given) -> Result<(), String>) -> Row {
     let Flag { name, value, about, .. } = registries::FLAGS[at];
     row(&[Up, Agent], name, value, about, set)
+}
+
+/// The row of one of the flags of where the state is kept.
+#[allow(clippy::indexing_slicing)] // at compile time
+const fn storage(at: usize, set: fn(&mut Options, Given) -> Result<(), String>) -> Row {
+    let Flag { name, value, about, .. } = storage::FLAGS[at];
+    row(&[Up, Server], name, value, about, set)
 }
 
 /// A share of a disk.
@@ -209,6 +217,15 @@ static FLAGS: &[Row] = &[
         "how long pods stay on a node that is silent (default 300)",
         |o, v| v.parse().map(|n| o.control_plane.unreachable_seconds = Some(n)),
     ),
+    storage(0, |o, v| (storage::FLAGS[0].set)(&mut o.control_plane.storage, v)),
+    storage(1, |o, v| (storage::FLAGS[1].set)(&mut o.control_plane.storage, v)),
+    storage(2, |o, v| (storage::FLAGS[2].set)(&mut o.control_plane.storage, v)),
+    storage(3, |o, v| (storage::FLAGS[3].set)(&mut o.control_plane.storage, v)),
+    storage(4, |o, v| (storage::FLAGS[4].set)(&mut o.control_plane.storage, v)),
+    storage(5, |o, v| (storage::FLAGS[5].set)(&mut o.control_plane.storage, v)),
+    storage(6, |o, v| (storage::FLAGS[6].set)(&mut o.control_plane.storage, v)),
+    storage(7, |o, v| (storage::FLAGS[7].set)(&mut o.control_plane.storage, v)),
+    storage(8, |o, v| (storage::FLAGS[8].set)(&mut o.control_plane.storage, v)),
 ];
 
 fn flags(command: Command) -> Vec<&'static Flag<Options>> {
@@ -234,6 +251,7 @@ impl Options {
                 grace_seconds: None,
                 not_ready_seconds: None,
                 unreachable_seconds: None,
+                storage: Storage::default(),
             },
             node: Node {
                 name: host_name(),
@@ -260,6 +278,7 @@ impl Options {
     }
 
     fn check(&self, command: Command) -> Result<(), &'static str> {
+        self.control_plane.storage.check()?;
         if self.cluster_cidr.contains(self.service_cidr.base()) || self.service_cidr.contains(self.cluster_cidr.base())
         {
             return Err("--cluster-cidr and --service-cidr overlap");
@@ -292,6 +311,7 @@ impl Options {
         seconds(&mut config.node_grace_seconds, chosen.grace_seconds);
         seconds(&mut config.not_ready_seconds, chosen.not_ready_seconds);
         seconds(&mut config.unreachable_seconds, chosen.unreachable_seconds);
+        (config.etcd, config.backup) = (chosen.storage.etcd(), chosen.storage.backups(&config.data_dir));
         if let Some(address) = chosen.advertise {
             config.advertise = address;
         } else if chosen.listen.ip().is_unspecified() {

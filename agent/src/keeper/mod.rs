@@ -12,7 +12,7 @@ use mote_runtime::container::{Container, Process};
 use mote_runtime::keeper::protocol::{
     self, Call, Decoder, Event, Exec, ExecResult, Failure, FailureKind, Message, Reply, Request,
 };
-use mote_runtime::keeper::{self, RunDir};
+use mote_runtime::keeper::{self, RunDir, Witness};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
@@ -68,6 +68,8 @@ pub struct Keeper {
     link: RefCell<Option<Link>>,
     seq: Cell<u32>,
     book: RefCell<BTreeMap<String, Listed>>,
+    /// Of every container that runs.
+    witnesses: RefCell<BTreeMap<String, Witness>>,
     sandboxes: RefCell<BTreeSet<String>>,
     listener: RefCell<Option<Listener>>,
     leaving: Cell<bool>,
@@ -90,6 +92,7 @@ impl Keeper {
             link: RefCell::new(None),
             seq: Cell::new(0),
             book: RefCell::default(),
+            witnesses: RefCell::default(),
             sandboxes: RefCell::default(),
             listener: RefCell::new(None),
             leaving: Cell::new(false),
@@ -204,7 +207,10 @@ impl Keeper {
                     let _ = sender.send(reply); // whoever asked may have given up
                 }
             }
-            Message::Event(Event::Exited { id, exit }) => {
+            Message::Event(Event::Exited { id, mut exit }) => {
+                if let Some(witness) = self.witnesses.borrow_mut().remove(&id) {
+                    witness.mend(&mut exit);
+                }
                 let mut uid = String::new();
                 if let Some(listed) = self.book.borrow_mut().get_mut(&id) {
                     listed.state = State::Exited(exit);
@@ -241,7 +247,16 @@ impl Keeper {
     /// Reads the whole book anew.
     pub async fn relist(&self) -> Result<(), Error> {
         if let Reply::List { containers, sandboxes } = self.call(Request::List).await? {
-            *self.book.borrow_mut() = containers.into_iter().map(|listed| (listed.id.clone(), listed)).collect();
+            let (mut witnesses, mut book) = (self.witnesses.take(), BTreeMap::new());
+            for mut listed in containers {
+                match (witnesses.remove(&listed.id).or_else(|| Witness::of(&listed)), &listed.state) {
+                    (Some(witness), State::Exited(_)) => witness.mend_listed(&mut listed),
+                    (Some(witness), _) => drop(self.witnesses.borrow_mut().insert(listed.id.clone(), witness)),
+                    (None, _) => {}
+                }
+                book.insert(listed.id.clone(), listed);
+            }
+            *self.book.borrow_mut() = book;
             *self.sandboxes.borrow_mut() = sandboxes.into_iter().collect();
         }
         Ok(())
@@ -305,6 +320,11 @@ impl Keeper {
                 }
                 (listed.pid, listed.start_time, listed.started_at) =
                     (started.pid, started.start_time, started.started_at);
+                if listed.state == State::Running
+                    && let Some(witness) = Witness::of(&listed)
+                {
+                    self.witnesses.borrow_mut().insert(id.clone(), witness);
+                }
                 book.insert(id, listed);
                 Ok(started)
             }

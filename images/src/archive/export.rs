@@ -1,5 +1,5 @@
-//! Export: oci-archive, docker-archive, or an OCI layout folder, as skopeo, podman, docker and containerd read them; the same image
-//! gives the same bytes.
+//! Export: oci-archive, docker-archive, or an OCI layout folder, as skopeo, podman, docker and containerd read them, of one image or several;
+//! the same images give the same bytes.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::limits::LAYER_TAR_BYTES_MAX;
 use crate::pack::open;
 use crate::push::Whole;
 use crate::store::{Inner, Store};
-use crate::{Cancel, Error, ImageConfig, Reference};
+use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Reference};
 
 /// What an export looks like.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -44,28 +44,33 @@ impl std::str::FromStr for ArchiveFormat {
 impl Store {
     /// Writes an image as oci-archive.
     pub fn export(&self, reference: &Reference, to: &Path, cancel: &Cancel) -> Result<(), Error> {
-        self.export_as(reference, to, ArchiveFormat::OciArchive, cancel)
+        self.export_as(std::slice::from_ref(reference), to, ArchiveFormat::OciArchive, cancel)
     }
 
-    /// Writes an image as a file or folder, which appears only when it is whole. Needs the compressed layers
-    /// ([`Store::borrow_blobs`]).
+    /// Writes images as one file or folder, which appears only when it is whole; what they share is in it once. Needs the compressed
+    /// layers ([`Store::borrow_blobs`]).
     pub fn export_as(
         &self,
-        reference: &Reference,
+        references: &[Reference],
         to: &Path,
         format: ArchiveFormat,
         cancel: &Cancel,
     ) -> Result<(), Error> {
         let inner = &*self.inner;
         let _writing = inner.writing()?;
-        let whole = Whole::with_layers(inner, reference)?;
+        let mut images: Vec<(&Reference, Whole)> = Vec::new();
+        for reference in references {
+            if !images.iter().any(|(known, _)| *known == reference) {
+                images.push((reference, Whole::with_layers(inner, reference)?));
+            }
+        }
         if format == ArchiveFormat::OciLayout && to.symlink_metadata().is_ok() {
             return Err(Error::refused(to.display().to_string(), "it exists already"));
         }
         let mut part = to.as_os_str().to_owned();
         part.push(format!(".{}.part", std::process::id()));
         let part = PathBuf::from(part);
-        let job = Job { inner, whole: &whole, reference, cancel };
+        let job = Job { inner, images: &images, cancel };
         let done = job.write(&part, format).and_then(|()| {
             let parent = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let renamed = std::fs::rename(&part, to).and_then(|()| File::open(parent)?.sync_all());
@@ -80,8 +85,7 @@ impl Store {
 
 struct Job<'a> {
     inner: &'a Inner,
-    whole: &'a Whole,
-    reference: &'a Reference,
+    images: &'a [(&'a Reference, Whole)],
     cancel: &'a Cancel,
 }
 
@@ -96,65 +100,104 @@ impl Job<'_> {
     }
 
     fn layout(&self, out: &mut Sink) -> Result<(), Error> {
-        let whole = self.whole;
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": crate::manifest::OCI_INDEX,
-            "manifests": [{
+        let offer = |(reference, whole): &(&Reference, Whole)| {
+            // A bare tag is what skopeo and docker write; among several images it would not tell them apart.
+            let short = reference.tag().unwrap_or("latest").to_owned();
+            let name = if self.images.len() == 1 { short } else { reference.familiar() };
+            json!({
                 "mediaType": whole.media_type,
                 "digest": whole.digest.to_string(),
                 "size": whole.bytes.len(),
                 "annotations": {
-                    "io.containerd.image.name": self.reference.to_string(),
-                    "org.opencontainers.image.ref.name": self.reference.tag().unwrap_or("latest"),
+                    "io.containerd.image.name": reference.to_string(),
+                    "org.opencontainers.image.ref.name": name,
                 },
-            }],
-        });
+            })
+        };
+        let offers: Vec<_> = self.images.iter().map(offer).collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": crate::manifest::OCI_INDEX, "manifests": offers });
         out.folder("blobs/")?;
         out.folder("blobs/sha256/")?;
         out.document("index.json", index.to_string().as_bytes())?;
         out.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        out.document(&format!("blobs/sha256/{}", whole.digest.hex()), &whole.bytes)?;
         let mut written = BTreeSet::new();
-        for descriptor in [&whole.manifest.config].into_iter().chain(&whole.manifest.layers) {
-            self.cancel.check()?;
-            if written.insert(descriptor.digest) {
-                let name = format!("blobs/sha256/{}", descriptor.digest.hex());
-                out.file(&name, descriptor.size, &mut open(&self.inner.layout.blob(&descriptor.digest))?)?;
+        for (_, whole) in self.images {
+            if written.insert(whole.digest) {
+                out.document(&format!("blobs/sha256/{}", whole.digest.hex()), &whole.bytes)?;
+            }
+            for descriptor in [&whole.manifest.config].into_iter().chain(&whole.manifest.layers) {
+                self.cancel.check()?;
+                if written.insert(descriptor.digest) {
+                    let name = format!("blobs/sha256/{}", descriptor.digest.hex());
+                    out.file(&name, descriptor.size, &mut open(&self.inner.layout.blob(&descriptor.digest))?)?;
+                }
             }
         }
         Ok(())
     }
 
     fn docker(&self, out: &mut Sink) -> Result<(), Error> {
-        let what = self.reference.to_string();
-        let manifest = &self.whole.manifest;
-        let config = self.inner.read_blob(&manifest.config.digest)?.unwrap_or_default();
-        let (_, diff_ids) = ImageConfig::parse(&config, &what)?;
-        let names: Vec<String> = diff_ids.iter().map(|diff_id| format!("{}.tar", diff_id.hex())).collect();
-        let tags: Vec<String> = self.reference.tag().map(|_| self.reference.familiar()).into_iter().collect();
-        let config_name = format!("{}.json", manifest.config.digest.hex());
-        let list = json!([{ "Config": config_name, "RepoTags": tags, "Layers": names }]);
-        out.document("manifest.json", list.to_string().as_bytes())?;
-        out.document(&config_name, &config)?;
-        let mut written = BTreeSet::new();
-        for ((blob, diff_id), name) in manifest.layers.iter().zip(&diff_ids).zip(&names) {
-            self.cancel.check()?;
-            if !written.insert(*diff_id) {
+        let mut saved: Vec<Saved> = Vec::new();
+        for (reference, whole) in self.images {
+            let tags = reference.tag().map(|_| reference.familiar());
+            // The same image under another name.
+            if let Some(known) = saved.iter_mut().find(|known| known.config_digest == whole.manifest.config.digest) {
+                known.tags.extend(tags);
                 continue;
             }
-            let path = self.inner.layout.blob(&blob.digest);
-            let inflate = Decoder::new(BufReader::new(open(&path)?)).map_err(|e| Error::io("read", &path, e))?;
-            let mut plain = Hashing::new(inflate, LAYER_TAR_BYTES_MAX);
-            out.file_of_any_length(name, &mut plain)?;
-            let (hasher, ..) = plain.finish();
-            if let Some(found) = hasher.map(Hasher::diff_id).filter(|found| found != diff_id) {
-                let why = format!("inflates to {found}, not to {diff_id}");
-                return Err(Error::corrupt(format!("blob {}", blob.digest), why));
+            let config_digest = whole.manifest.config.digest;
+            let config = self.inner.read_blob(&config_digest)?.unwrap_or_default();
+            let (_, diff_ids) = ImageConfig::parse(&config, &reference.to_string())?;
+            let layers = whole.manifest.layers.iter().map(|layer| layer.digest).zip(diff_ids).collect();
+            saved.push(Saved { config_digest, config, tags: tags.into_iter().collect(), layers });
+        }
+        let list: Vec<_> = saved
+            .iter()
+            .map(|image| {
+                let layers: Vec<String> = image.layers.iter().map(|(_, diff_id)| archived(diff_id)).collect();
+                json!({ "Config": format!("{}.json", image.config_digest.hex()), "RepoTags": image.tags, "Layers": layers })
+            })
+            .collect();
+        out.document("manifest.json", serde_json::Value::from(list).to_string().as_bytes())?;
+        let mut written = BTreeSet::new();
+        for image in &saved {
+            out.document(&format!("{}.json", image.config_digest.hex()), &image.config)?;
+            for (blob, diff_id) in &image.layers {
+                self.cancel.check()?;
+                if written.insert(*diff_id) {
+                    self.plain_layer(out, blob, diff_id)?;
+                }
             }
         }
         Ok(())
     }
+
+    /// A layer as docker-archive has it: not compressed.
+    fn plain_layer(&self, out: &mut Sink, blob: &Digest, diff_id: &DiffId) -> Result<(), Error> {
+        let path = self.inner.layout.blob(blob);
+        let inflate = Decoder::new(BufReader::new(open(&path)?)).map_err(|e| Error::io("read", &path, e))?;
+        let mut plain = Hashing::new(inflate, LAYER_TAR_BYTES_MAX);
+        out.file_of_any_length(&archived(diff_id), &mut plain)?;
+        match plain.finish().0.map(Hasher::diff_id) {
+            Some(found) if found != *diff_id => {
+                Err(Error::corrupt(format!("blob {blob}"), format!("inflates to {found}, not to {diff_id}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One image of a docker-archive.
+struct Saved {
+    config_digest: Digest,
+    config: Vec<u8>,
+    tags: Vec<String>,
+    /// Compressed and plain names, base first.
+    layers: Vec<(Digest, DiffId)>,
+}
+
+fn archived(diff_id: &DiffId) -> String {
+    format!("{}.tar", diff_id.hex())
 }
 
 /// A tar or a folder in the making.

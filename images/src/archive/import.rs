@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::source::{Section, Source};
 use crate::layer::Codec;
 use crate::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_LAYER};
-use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
+use crate::pull::{Taking, Wait, WantedLayer, finish, plan, take_in_all};
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
 use crate::{BlobPolicy, Cancel, Digest, Error, ImageConfig, Observer, Platform, Reference};
@@ -100,14 +100,13 @@ fn take_in(
             .ok_or_else(|| Error::corrupt("archive", format!("layer {} is missing", layer.blob.digest)))?;
         Ok(Box::new(section.from(at)))
     };
-    let config_digest = inner.write_blob(&found.config)?;
-    let manifest = inner.write_blob(&found.manifest)?;
+    let (config_digest, manifest) = (found.parsed.config.digest, Digest::of(&found.manifest));
     take_in_all(
         inner,
         manifest,
         &wanted,
         &open,
-        &Taking { keep_blobs, spool: false, durable: true, anew: None },
+        &Taking { keep_blobs, spool: false, wait: Wait::AtEnd, anew: None },
         observer,
         cancel,
     )?;
@@ -122,7 +121,7 @@ fn take_in(
         local: true,
         top: None,
     };
-    finish(inner, &found.reference, record, observer)
+    finish(inner, &found.reference, record, &[found.manifest, found.config], Wait::AtEnd, observer)
 }
 
 fn layout(

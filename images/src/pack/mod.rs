@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Hasher;
 use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER};
-use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
+use crate::pull::{Taking, Wait, WantedLayer, finish, plan, take_in_all};
 use crate::store::layers::Work;
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
-use crate::{Cancel, DiffId, Error, ImageConfig, Reference, Silent};
+use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Reference, Silent};
 
 /// What to build.
 pub struct PackSpec {
@@ -60,18 +60,19 @@ impl Store {
             diff_ids.push(diff_id);
         }
         let config = spec.config.document(&diff_ids);
-        let digest = inner.write_blob(&config)?;
+        let digest = Digest::of(&config);
         let manifest = Manifest {
             config: Descriptor { media_type: OCI_CONFIG.to_owned(), digest, size: config.len() as u64 },
             layers,
         };
-        let manifest_digest = inner.write_blob(&manifest.document())?;
+        let document = manifest.document();
+        let manifest_digest = Digest::of(&document);
         let wanted = plan(&manifest, &diff_ids, &reference.to_string())?;
         let gone = |layer: &WantedLayer, _: u64| -> Result<Box<dyn Read>, Error> {
             Err(Error::corrupt(format!("layer {}", layer.blob.digest), "it was just written and is gone"))
         };
         // The blobs just written serve as the source.
-        let how = Taking { keep_blobs: true, spool: false, durable: true, anew: None };
+        let how = Taking { keep_blobs: true, spool: false, wait: Wait::AtEnd, anew: None };
         take_in_all(inner, manifest_digest, &wanted, &gone, &how, &Silent, cancel)?;
         let record = ImageRecord {
             reference: reference.to_string(),
@@ -84,7 +85,7 @@ impl Store {
             local: true,
             top: None,
         };
-        finish(inner, reference, record, &Silent)
+        finish(inner, reference, record, &[document, config], Wait::AtEnd, &Silent)
     }
 }
 

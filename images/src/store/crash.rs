@@ -182,13 +182,16 @@ impl Cut {
     }
 }
 
+/// What does not compress in each layer: small, since every point reads all of it several times, also on emulated processors.
+const NOISE_BYTES: u64 = 20_000;
+
 fn source(dir: &Path, layers: &[&str]) -> PackSpec {
     let mut all = Vec::new();
     for layer in layers {
         let dir = dir.join("sources").join(layer);
         std::fs::create_dir_all(dir.join("etc/deep")).unwrap();
         let mut seed = layer.bytes().fold(7u64, |sum, b| sum * 31 + u64::from(b));
-        let noise: Vec<u8> = (0..120_000).map(|_| coin(&mut seed) as u8).collect();
+        let noise: Vec<u8> = (0..NOISE_BYTES).map(|_| coin(&mut seed) as u8).collect();
         std::fs::write(dir.join("noise"), noise).unwrap();
         std::fs::write(dir.join("etc/deep").join(layer), layer.as_bytes()).unwrap();
         let _ = std::os::unix::fs::symlink("etc/deep", dir.join("link"));
@@ -224,8 +227,21 @@ enum Promise {
 
 const ALWAYS: SpoolPolicy = SpoolPolicy { worth: Duration::ZERO, sync_every: Duration::ZERO };
 
+/// Nothing takes long enough to be waited for by itself.
+const TOGETHER: SpoolPolicy = SpoolPolicy { worth: Duration::ZERO, sync_every: Duration::from_secs(3600) };
+
 #[test]
 fn no_cut_leaves_anything_wrong() {
+    live(ALWAYS, 150);
+}
+
+#[test]
+fn nor_where_layers_are_waited_for_together() {
+    live(TOGETHER, 60);
+}
+
+/// A life of a store, and every end it could have had; at least so many.
+fn live(policy: SpoolPolicy, points: usize) {
     let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
     // A registry with two images; the second is built on the first.
     let origin = Store::open(&tmp.path().join("origin")).unwrap();
@@ -247,7 +263,7 @@ fn no_cut_leaves_anything_wrong() {
     let root = tmp.path().join("store");
     std::fs::create_dir(&root).unwrap();
     let fake = Arc::new(Fake(Mutex::new(State { root: root.clone(), ..State::default() })));
-    let store = Store::open_on(fake.clone(), &root, "boot 1".to_owned(), ALWAYS).unwrap();
+    let store = Store::open_on(fake.clone(), &root, "boot 1".to_owned(), policy).unwrap();
     let mut promises: Vec<(usize, Promise)> = Vec::new();
     let mut promise = |promise| {
         let mut state = fake.0.lock().unwrap();
@@ -258,7 +274,7 @@ fn no_cut_leaves_anything_wrong() {
         let options = PullOptions { durable, blobs, ..PullOptions::default() };
         store.pull(name, &options, &Silent, &Cancel::default()).unwrap()
     };
-    server.script.cut_every.store(50_000, std::sync::atomic::Ordering::Relaxed);
+    server.script.cut_every.store(NOISE_BYTES / 4, std::sync::atomic::Ordering::Relaxed);
     pull(&names[0], true, BlobPolicy::Drop);
     promise(Promise::Here(names[0].clone()));
     pull(&names[1], false, BlobPolicy::Keep);
@@ -282,7 +298,7 @@ fn no_cut_leaves_anything_wrong() {
     server.script.cut_every.store(0, std::sync::atomic::Ordering::Relaxed);
 
     let cuts = std::mem::take(&mut fake.0.lock().unwrap().cuts);
-    assert!(cuts.len() > 150, "only {} points", cuts.len());
+    assert!(cuts.len() > points, "only {} points", cuts.len());
     let mut reused = 0;
     for (at, cut) in cuts.iter().enumerate() {
         for luck in [Luck::None, Luck::Names, Luck::Coin(at as u64 * 2 + 1), Luck::Coin(at as u64 * 977 + 13)] {
@@ -290,7 +306,7 @@ fn no_cut_leaves_anything_wrong() {
             let found = tmp.path().join("found");
             cut.build(cut.root, &found, &mut luck.clone());
             let repaired_later = cut.step.contains("rename") || at >= cuts.len() - 60;
-            let store = Store::open_on(Arc::new(super::disk::Real), &found, "boot 2".to_owned(), ALWAYS)
+            let store = Store::open_on(Arc::new(super::disk::Real), &found, "boot 2".to_owned(), policy)
                 .unwrap_or_else(|e| panic!("{what}: {e}"));
             for image in store.list().unwrap() {
                 let want = &expected[&image.reference.to_string()];
@@ -325,7 +341,7 @@ fn no_cut_leaves_anything_wrong() {
                 for name in &names {
                     store.pull(name, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
                 }
-                reused += usize::from(server.sent_in_all() < 4 * 120_000);
+                reused += usize::from(server.sent_in_all() < 4 * NOISE_BYTES);
                 for image in store.list().unwrap() {
                     let want = &expected[&image.reference.to_string()];
                     for (layer, want) in image.layers.iter().zip(want) {

@@ -82,6 +82,7 @@ impl Store {
     pub fn pin(&self, reference: &Reference, pinned: bool) -> Result<(), Error> {
         let inner = &*self.inner;
         let path = inner.pin_path(reference);
+        let _writing = inner.writing()?;
         if !pinned {
             return match inner.layout.disk.unlink(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", &path, e)),

@@ -1,17 +1,18 @@
 //! Layers in the store: present or not, unpacked once by whoever comes first, visible only whole.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::partial::{Partial, Spooled};
-use super::record::{self, LayerRecord};
+use super::record::{self, ImageRecord, LayerRecord};
 use super::{Inner, read_bounded};
 use crate::layer::{Onto, Unpacked, unpack};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::manifest::Descriptor;
-use crate::{Cancel, DiffId, Error, Observer, Progress};
+use crate::{Cancel, DiffId, Digest, Error, Observer, Progress, Reference};
 
 /// How a layer is taken in.
 pub struct Intake<'a> {
@@ -19,8 +20,8 @@ pub struct Intake<'a> {
     pub keep_blob: bool,
     /// They may come slowly: what arrived is kept until the layer is whole.
     pub spool: bool,
-    /// Wait for the disk.
-    pub durable: bool,
+    /// Asked when the layer is whole: wait for the disk now?
+    pub durable: &'a dyn Fn() -> bool,
     /// Replace the layer even if it is here.
     pub anew: bool,
     /// Number of the layer, for the observer.
@@ -72,8 +73,10 @@ impl Inner {
         if let Some(found) = present()? {
             return Ok((found, false)); // someone else was faster
         }
-        let (work, record) = self.fetch(diff_id, want, open, intake)?;
-        self.place(&work.0, &record, intake.durable)?;
+        let (work, mut record) = self.fetch(diff_id, want, open, intake)?;
+        let durable = (intake.durable)();
+        record.volatile_since = if durable { String::new() } else { self.boot.clone() };
+        self.place(&work.0, &record, durable)?;
         Ok((record, true))
     }
 
@@ -167,15 +170,14 @@ impl Inner {
             let path = work.0.join("open");
             File::create(&path).and_then(|file| done.open.write(file)).map_err(|e| Error::io("write", &path, e))?;
         }
-        let volatile_since = if intake.durable { String::new() } else { self.boot.clone() };
         let record = LayerRecord {
             diff_id: *diff_id,
             blob: done.digest,
             blob_bytes: done.blob_bytes,
             file_bytes: done.file_bytes,
             entries: done.entries,
-            implicit: Vec::new(), // in the file `open`: there may be many
-            volatile_since,
+            open: !done.open.is_empty(),
+            volatile_since: self.boot.clone(), // until someone waits for the disk
         };
         Ok((work, record))
     }
@@ -222,6 +224,48 @@ impl Inner {
             self.layout.replace(&self.layout.layer(&record.diff_id).join("record"), &bytes)?;
         }
         Ok(())
+    }
+
+    /// Makes an image visible for good, its documents and those of its layers that nobody waited for, with two waits for the whole disk
+    /// however many there are: first everything that was written, then the names it gets. Whatever a power cut leaves of the second
+    /// step, no name leads to bytes that are not there.
+    pub(crate) fn settle_image(
+        &self,
+        reference: &Reference,
+        image: &ImageRecord,
+        documents: &[Vec<u8>],
+    ) -> Result<(), Error> {
+        let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+        for bytes in documents {
+            let digest = Digest::of(bytes);
+            if self.read_blob(&digest)?.is_none() {
+                files.insert(self.layout.blob(&digest), bytes.clone());
+            }
+        }
+        for diff_id in image.layers.iter().chain(&image.top) {
+            if let Some(mut record) = self.layer_record(diff_id)?
+                && !std::mem::take(&mut record.volatile_since).is_empty()
+            {
+                let bytes = record::encode(&record).map_err(|why| Error::corrupt(format!("layer {diff_id}"), why))?;
+                files.insert(self.layout.layer(diff_id).join("record"), bytes);
+            }
+        }
+        // The last name, so that even within this boot nobody finds the image before all of it is there.
+        let bytes = record::encode(image).map_err(|why| Error::corrupt(reference.to_string(), why))?;
+        let files = files.into_iter().chain([(self.layout.image(reference), bytes)]).enumerate();
+        let work = Work(self.layout.fresh()?);
+        let disk = &*self.layout.disk;
+        let mut parts = Vec::new();
+        for (number, (path, bytes)) in files {
+            let part = work.0.join(number.to_string());
+            disk.write(&part, &bytes).map_err(|e| Error::io("write", &path, e))?;
+            parts.push((part, path));
+        }
+        disk.sync_system(&work.0).map_err(|e| Error::io("sync", &work.0, e))?;
+        for (part, path) in &parts {
+            disk.rename(part, path).map_err(|e| Error::io("write", path, e))?;
+        }
+        disk.sync_system(&work.0).map_err(|e| Error::io("sync", &work.0, e))
     }
 
     /// Every readable layer record.

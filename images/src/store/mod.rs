@@ -184,7 +184,10 @@ impl Inner {
                     FORMAT.trim()
                 ),
             )),
-            None => self.layout.replace(&path, FORMAT.as_bytes()),
+            None => {
+                let _writing = self.writing()?; // another process that opens the store sweeps what is half written
+                self.layout.replace(&path, FORMAT.as_bytes())
+            }
         }
     }
 

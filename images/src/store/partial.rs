@@ -75,6 +75,33 @@ impl Inner {
         Ok(Some(partial))
     }
 
+    /// Partial files (those nobody works on) whose bytes are not what was noted about them, and why.
+    pub(crate) fn damaged_partials(&self) -> Result<Vec<(String, String)>, Error> {
+        let dir = self.layout.dir("partial");
+        let mut damaged = Vec::new();
+        for name in names(&dir)?.into_iter().filter(|name| !name.ends_with(".sums")) {
+            let path = dir.join(&name);
+            let Ok(file) = File::open(&path) else { continue }; // finished or given up meanwhile
+            if file.try_lock().is_err() {
+                continue;
+            }
+            let sums = read_bounded(&sums_path(&path), SUMS_BYTES_MAX)?.unwrap_or_default();
+            let records = parse(&sums).unwrap_or_default().1;
+            let Some((end, _)) = records.last() else { continue }; // nothing is vouched for: nothing is used
+            let (good, _) = vouched_prefix(&file, &records).map_err(|e| Error::io("read", &path, e))?;
+            if good != *end {
+                damaged.push((name, format!("{end} bytes are noted as come, {good} of them are right")));
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// Forgets a partial file.
+    pub(crate) fn discard_partial(&self, name: &str) {
+        let path = self.layout.dir("partial").join(name);
+        remove(&*self.layout.disk, &path, &sums_path(&path));
+    }
+
     /// Deletes partial files that nobody works on: those of an age, and the oldest of too many. `all`: every one. Bytes freed.
     pub(crate) fn sweep_partials(&self, all: bool) -> Result<u64, Error> {
         let dir = self.layout.dir("partial");
@@ -139,7 +166,7 @@ impl<'a> Partial<'a> {
             (self.length, self.vouched) = (there, vouched);
             return Ok(());
         }
-        let (good, whole) = self.vouched_prefix(&records)?;
+        let (good, whole) = vouched_prefix(&self.file, &records)?;
         self.file.set_len(good)?;
         let mut fresh = format!("{MAGIC}{}\n", self.inner.boot).into_bytes();
         if good > 0 {
@@ -152,28 +179,28 @@ impl<'a> Partial<'a> {
         (self.length, self.vouched) = (good, good);
         Ok(())
     }
+}
 
-    /// How far the bytes are those the records speak of, and the CRC-32 of all of them.
-    fn vouched_prefix(&self, records: &[(u64, u32)]) -> io::Result<(u64, u32)> {
-        let (mut good, mut whole) = (0u64, crc32fast::Hasher::new());
-        let mut buffer = vec![0; STAGE_BUFFER_BYTES];
-        for (end, crc) in records {
-            let (mut at, mut part, mut with) = (good, crc32fast::Hasher::new(), whole.clone());
-            while at < *end {
-                let length = buffer.len().min(usize::try_from(*end - at).unwrap_or(usize::MAX));
-                let n = self.file.read_at(buffer.get_mut(..length).unwrap_or_default(), at)?;
-                let Some(piece) = buffer.get(..n).filter(|piece| !piece.is_empty()) else { break };
-                part.update(piece);
-                with.update(piece);
-                at += n as u64;
-            }
-            if at != *end || part.finalize() != *crc {
-                break;
-            }
-            (good, whole) = (at, with);
+/// How far the bytes are those the records speak of, and the CRC-32 of all of them.
+fn vouched_prefix(file: &File, records: &[(u64, u32)]) -> io::Result<(u64, u32)> {
+    let (mut good, mut whole) = (0u64, crc32fast::Hasher::new());
+    let mut buffer = vec![0; STAGE_BUFFER_BYTES];
+    for (end, crc) in records {
+        let (mut at, mut part, mut with) = (good, crc32fast::Hasher::new(), whole.clone());
+        while at < *end {
+            let length = buffer.len().min(usize::try_from(*end - at).unwrap_or(usize::MAX));
+            let n = file.read_at(buffer.get_mut(..length).unwrap_or_default(), at)?;
+            let Some(piece) = buffer.get(..n).filter(|piece| !piece.is_empty()) else { break };
+            part.update(piece);
+            with.update(piece);
+            at += n as u64;
         }
-        Ok((good, whole.finalize()))
+        if at != *end || part.finalize() != *crc {
+            break;
+        }
+        (good, whole) = (at, with);
     }
+    Ok((good, whole.finalize()))
 }
 
 fn remove(disk: &dyn Disk, path: &Path, sums: &Path) {
@@ -187,6 +214,13 @@ fn record(end: u64, crc: u32) -> [u8; RECORD_BYTES] {
     let sum = crc32fast::hash(&own);
     own.iter().chain(&sum.to_le_bytes()).zip(&mut bytes).for_each(|(from, to)| *to = *from);
     bytes
+}
+
+/// The sums file of these bytes.
+#[cfg(test)]
+pub(super) fn sums_of(boot: &str, bytes: &[u8]) -> Vec<u8> {
+    let record = record(bytes.len() as u64, crc32fast::hash(bytes));
+    [format!("{MAGIC}{boot}\n").as_bytes(), &record].concat()
 }
 
 /// Boot id and `(end, CRC-32)` of each record up to the first that is damaged; ends only grow.

@@ -25,7 +25,7 @@ pub struct ImageRecord {
     pub top: Option<DiffId>,
 }
 
-/// What a layer record says (version 1).
+/// What a layer record says (version 2).
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct LayerRecord {
     pub diff_id: DiffId,
@@ -33,16 +33,33 @@ pub struct LayerRecord {
     pub blob_bytes: u64,
     pub file_bytes: u64,
     pub entries: u64,
-    /// Folders the archive has something in but does not describe; empty since they stand in the file `open`.
-    pub implicit: Vec<Vec<u8>>,
+    /// The layer leaves something open: then the file `open` lies beside it. Records of version 1 do not say so.
+    pub open: bool,
     /// Empty: known to be on the disk. Else the boot during which it was written without waiting for the disk.
     pub volatile_since: String,
+}
+
+/// Version 1. `implicit` was empty in every record that was ever written: those folders stand in the file `open`.
+#[derive(Deserialize)]
+struct LayerRecord1 {
+    diff_id: DiffId,
+    blob: Digest,
+    blob_bytes: u64,
+    file_bytes: u64,
+    entries: u64,
+    #[allow(dead_code)]
+    implicit: Vec<Vec<u8>>,
+    volatile_since: String,
 }
 
 /// Kind of record, second part of the magic.
 pub trait Record: Serialize + for<'a> Deserialize<'a> {
     const KIND: u8;
     const VERSION: u8;
+    /// Reads the payload of an older version; `None` if there is no such version.
+    fn older(_version: u8, _payload: &[u8]) -> Option<Result<Self, String>> {
+        None
+    }
 }
 
 impl Record for ImageRecord {
@@ -52,7 +69,13 @@ impl Record for ImageRecord {
 
 impl Record for LayerRecord {
     const KIND: u8 = b'L';
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+    fn older(version: u8, payload: &[u8]) -> Option<Result<LayerRecord, String>> {
+        let first = (version == 1).then(|| all_of::<LayerRecord1>(payload))?;
+        Some(first.map(|LayerRecord1 { diff_id, blob, blob_bytes, file_bytes, entries, volatile_since, .. }| {
+            LayerRecord { diff_id, blob, blob_bytes, file_bytes, entries, open: false, volatile_since }
+        }))
+    }
 }
 
 /// The bytes of a record.
@@ -73,13 +96,18 @@ pub fn decode<R: Record>(bytes: &[u8]) -> Result<R, String> {
     }
     let payload = body.strip_prefix(MAGIC).ok_or("not a record of an image store")?;
     match payload {
-        [kind, version, payload @ ..] if (*kind, *version) == (R::KIND, R::VERSION) => {
-            let (record, rest) = postcard::take_from_bytes(payload).map_err(|e| e.to_string())?;
-            if rest.is_empty() { Ok(record) } else { Err("record has a tail".to_owned()) }
+        [kind, version, payload @ ..] if (*kind, *version) == (R::KIND, R::VERSION) => all_of(payload),
+        [kind, version, payload @ ..] if *kind == R::KIND && *version < R::VERSION => {
+            R::older(*version, payload).unwrap_or_else(|| Err(format!("record of version {version}, which never was")))
         }
         [_, version, ..] => Err(format!("record of an unknown kind or version {version}: written by a newer mote?")),
         _ => Err("record is too short".to_owned()),
     }
+}
+
+fn all_of<T: for<'a> Deserialize<'a>>(payload: &[u8]) -> Result<T, String> {
+    let (record, rest) = postcard::take_from_bytes(payload).map_err(|e| e.to_string())?;
+    if rest.is_empty() { Ok(record) } else { Err("record has a tail".to_owned()) }
 }
 
 #[cfg(test)]
@@ -107,21 +135,37 @@ mod tests {
             blob_bytes: 5,
             file_bytes: 600,
             entries: 70_000,
-            implicit: vec![b"".to_vec(), b"a/b".to_vec()],
+            open: true,
             volatile_since: "boot".into(),
         }
     }
 
     #[test]
-    fn golden_bytes_of_version_1() {
-        for (bytes, golden) in [
-            (encode(&image()).unwrap(), &include_bytes!("../../tests/golden/image-v1")[..]),
-            (encode(&layer()).unwrap(), &include_bytes!("../../tests/golden/layer-v1")[..]),
-        ] {
-            assert_eq!(bytes, golden);
-        }
-        assert_eq!(decode::<ImageRecord>(include_bytes!("../../tests/golden/image-v1")).unwrap(), image());
-        assert_eq!(decode::<LayerRecord>(include_bytes!("../../tests/golden/layer-v1")).unwrap(), layer());
+    fn golden_bytes_of_every_version() {
+        let (image_1, layer_1, layer_2) = (
+            &include_bytes!("../../tests/golden/image-v1")[..],
+            &include_bytes!("../../tests/golden/layer-v1")[..],
+            &include_bytes!("../../tests/golden/layer-v2")[..],
+        );
+        assert_eq!((encode(&image()).unwrap(), encode(&layer()).unwrap()), (image_1.to_vec(), layer_2.to_vec()));
+        assert_eq!(decode::<ImageRecord>(image_1).unwrap(), image());
+        assert_eq!(decode::<LayerRecord>(layer_2).unwrap(), layer());
+        assert_eq!(decode::<LayerRecord>(layer_1).unwrap(), LayerRecord { open: false, ..layer() });
+    }
+
+    #[test]
+    fn versions_that_are_not_known_are_named() {
+        let versioned = |bytes: &[u8], version: u8| {
+            let mut body = bytes[..bytes.len() - 4].to_vec();
+            body[5] = version;
+            let crc = crc32fast::hash(&body);
+            [body, crc.to_le_bytes().to_vec()].concat()
+        };
+        let (image, layer) = (encode(&image()).unwrap(), encode(&layer()).unwrap());
+        assert!(decode::<LayerRecord>(&versioned(&layer, 3)).unwrap_err().contains("unknown kind or version 3"));
+        assert!(decode::<LayerRecord>(&versioned(&layer, 0)).unwrap_err().contains("version 0, which never was"));
+        assert!(decode::<ImageRecord>(&versioned(&image, 0)).unwrap_err().contains("version 0, which never was"));
+        assert!(decode::<ImageRecord>(&layer).unwrap_err().contains("unknown kind or version 2"));
     }
 
     #[test]

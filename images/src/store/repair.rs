@@ -9,7 +9,7 @@ use super::record::ImageRecord;
 use super::verify::Part;
 use super::{Damage, Inner, Store};
 use crate::manifest::{self, Document, Manifest};
-use crate::pull::{PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
+use crate::pull::{PullOptions, Taking, Wait, WantedLayer, config_bytes, document, plan, take_in_all};
 use crate::registry::blob::Blob;
 use crate::registry::client::Client;
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Reference, Registries};
@@ -48,9 +48,19 @@ impl Store {
                     left.push(Damage { part: found.part.clone(), why });
                 }
                 Part::Layer(diff_id) => drop(anew.insert(*diff_id)),
+                // The next pull fetches it from its start.
+                Part::Partial(name) => inner.discard_partial(name),
+                Part::Record(name) => {
+                    let path = inner.layout.dir("images").join(name);
+                    inner.layout.disk.unlink(&path).map_err(|e| Error::io("delete", &path, e))?;
+                    let why = format!("{}; which image it was is lost: pull it again", found.why);
+                    left.push(Damage { part: found.part.clone(), why });
+                }
                 Part::Blob(_) | Part::Image(_) => {}
             }
         }
+        // Links into a layer that is replaced lead to what was there before: the top layers of all its images are made anew.
+        let replaced = anew.clone();
         let lost: BTreeSet<&str> = damage
             .iter()
             .filter_map(|found| if let Part::Blob(hex) = &found.part { Some(hex.as_str()) } else { None })
@@ -63,7 +73,7 @@ impl Store {
         let mut restored = BTreeSet::new();
         for record in inner.image_records()? {
             cancel.check()?;
-            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| anew.contains(diff_id))
+            let is_hurt = record.layers.iter().chain(&record.top).any(|diff_id| replaced.contains(diff_id))
                 || Names::of(&record).blobs.iter().any(|hex| lost.contains(hex.as_str()))
                 || damage.iter().any(|found| matches!(&found.part, Part::Image(name) if *name == record.reference))
                 || !matches!(inner.image(&record), Ok(Some(_)));
@@ -79,6 +89,7 @@ impl Store {
                 Err(e) => left.push(Damage { part: Part::Image(record.reference), why: e.to_string() }),
             }
         }
+        let _writing = inner.writing()?;
         // Layers of no image: nobody needs them, nobody knows where from.
         for diff_id in anew {
             if !left.iter().any(|found| matches!(found.part, Part::Image(_))) {
@@ -143,7 +154,7 @@ impl Inner {
             let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
             Ok(Box::new(blob.starting_at(at)))
         };
-        let how = Taking { keep_blobs: false, spool: !record.local, durable: true, anew: Some(anew) };
+        let how = Taking { keep_blobs: false, spool: !record.local, wait: Wait::Each, anew: Some(anew) };
         take_in_all(self, record.manifest, &wanted, &source, &how, observer, cancel)?;
         // The top layer is made of links into the others.
         if let Some(top) = record.top {

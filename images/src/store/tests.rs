@@ -146,10 +146,11 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
         (other, right.clone(), "its archive has the diffID"),
     ];
     let cancel = Cancel::default();
-    let intake = |keep_blob, durable| Intake {
+    let (now, later) = (|| true, || false);
+    let intake = |keep_blob, durable: bool| Intake {
         keep_blob,
         spool: true,
-        durable,
+        durable: if durable { &now } else { &later },
         anew: false,
         index: 0,
         observer: &Silent,
@@ -173,4 +174,28 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(fresh.iter().filter(|fresh| **fresh).count(), 1);
+}
+
+/// Opens the store once more, as another process would, in the middle of every write.
+struct Meddler(PathBuf);
+
+impl Disk for Meddler {
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        Store::open(&self.0).unwrap();
+        File::open(path)?.sync_data()
+    }
+}
+
+#[test]
+fn who_opens_the_store_sweeps_nothing_that_is_being_written() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("images");
+    let meddled = Arc::new(Meddler(dir.clone()));
+    let store = Store::open_on(meddled, &dir, "boot".to_owned(), SpoolPolicy::default()).unwrap();
+    let image = pack(&store, "a", &[("x", "1")]);
+    store.pin(&image.reference, true).unwrap();
+    std::fs::write(image.layers[0].path.join("x"), "2").unwrap();
+    let damage = store.verify(&Silent, &Cancel::default()).unwrap();
+    assert!(store.repair(&damage, &PullOptions::default(), &Silent, &Cancel::default()).unwrap().is_empty());
+    assert!(store.verify(&Silent, &Cancel::default()).unwrap().is_empty());
 }

@@ -59,22 +59,21 @@ impl Inner {
             blob_bytes: 0,
             file_bytes: 0,
             entries,
-            implicit: Vec::new(),
+            open: false,
             volatile_since: if durable { String::new() } else { self.boot.clone() },
         };
         self.place(&work.0, &record, durable)?;
         Ok(Some(top))
     }
 
-    fn left_open(&self, record: &LayerRecord) -> Result<Open, Error> {
+    /// What a layer leaves open.
+    pub(super) fn left_open(&self, record: &LayerRecord) -> Result<Open, Error> {
         let path = self.layout.layer(&record.diff_id).join("open");
-        let mut open = match File::open(&path) {
-            Ok(file) => Open::read(file).map_err(|e| Error::corrupt(path.display().to_string(), e.to_string()))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Open::default(),
-            Err(e) => return Err(Error::io("open", &path, e)),
-        };
-        open.folders.extend(record.implicit.iter().filter_map(|path| InnerPath::new(path).ok()));
-        Ok(open)
+        match File::open(&path) {
+            Ok(file) => Open::read(file).map_err(|e| Error::corrupt(path.display().to_string(), e.to_string())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !record.open => Ok(Open::default()),
+            Err(e) => Err(Error::io("open", &path, e)),
+        }
     }
 }
 
@@ -194,3 +193,6 @@ fn line(fs: &Path, path: &InnerPath) -> io::Result<Line> {
         Line::Node { path, mode, uid, gid, device: meta.rdev() }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::record::LayerRecord;
+use super::record::{ImageRecord, LayerRecord};
 use super::{Inner, names};
 use crate::digest::Hasher;
 use crate::layer::listing::{self, Line};
@@ -33,6 +33,10 @@ pub enum Part {
     Layer(DiffId),
     /// By 64 hex digits (or whatever name it has).
     Blob(String),
+    /// The beginning of a compressed layer, by the same name.
+    Partial(String),
+    /// What says which image a reference is, by its file: the reference is lost with it.
+    Record(String),
 }
 
 impl fmt::Display for Part {
@@ -41,6 +45,8 @@ impl fmt::Display for Part {
             Part::Image(reference) => write!(f, "image {reference}"),
             Part::Layer(diff_id) => write!(f, "layer {diff_id}"),
             Part::Blob(hex) => write!(f, "blob sha256:{hex}"),
+            Part::Partial(hex) => write!(f, "partial layer sha256:{hex}"),
+            Part::Record(name) => write!(f, "image record {name}"),
         }
     }
 }
@@ -57,6 +63,9 @@ pub(super) fn verify(inner: &Inner, observer: &dyn Observer, cancel: &Cancel) ->
             Err(e) => damage.push(Damage { part: Part::Blob(name), why: e.to_string() }),
         }
     }
+    for (name, why) in inner.damaged_partials()? {
+        damage.push(Damage { part: Part::Partial(name), why });
+    }
     for (index, record) in inner.layer_records()?.iter().enumerate() {
         if !inner.is_settled(record) {
             continue; // counts as absent: a power cut may have taken parts of it
@@ -66,24 +75,30 @@ pub(super) fn verify(inner: &Inner, observer: &dyn Observer, cancel: &Cancel) ->
         }
         observer.event(Progress::Extracted { index, diff_id: record.diff_id, bytes: record.file_bytes });
     }
-    for record in inner.image_records()? {
-        let part = Part::Image(record.reference.clone());
-        let documents = [record.manifest, record.resolved];
-        match inner.image(&record) {
-            Ok(Some(_)) => {
-                for digest in documents {
-                    // A damaged one was found above.
-                    if inner.layout.blob(&digest).symlink_metadata().is_err() {
-                        damage.push(Damage { part: part.clone(), why: format!("its document {digest} is missing") });
-                        break;
-                    }
-                }
-            }
-            Ok(None) => damage.push(Damage { part, why: "a layer or its configuration is missing".to_owned() }),
-            Err(e) => damage.push(Damage { part, why: e.to_string() }),
+    for name in names(&inner.layout.dir("images"))? {
+        if inner.read_image(&inner.layout.dir("images").join(&name))?.is_none() {
+            damage.push(Damage { part: Part::Record(name), why: "it cannot be read".to_owned() });
         }
     }
+    for record in inner.image_records()? {
+        damage.extend(image(inner, &record));
+    }
     Ok(damage)
+}
+
+/// What an image lacks.
+fn image(inner: &Inner, record: &ImageRecord) -> Option<Damage> {
+    let found = |why: String| Some(Damage { part: Part::Image(record.reference.clone()), why });
+    match inner.image(record) {
+        // A damaged document was found among the blobs.
+        Ok(Some(_)) => {
+            let documents = [record.manifest, record.resolved];
+            let lost = documents.iter().find(|digest| inner.layout.blob(digest).symlink_metadata().is_err());
+            lost.and_then(|digest| found(format!("its document {digest} is missing")))
+        }
+        Ok(None) => found("a layer or its configuration is missing".to_owned()),
+        Err(e) => found(e.to_string()),
+    }
 }
 
 fn hash(path: &Path, cancel: &Cancel) -> Result<Digest, Error> {
@@ -123,6 +138,9 @@ fn layer(inner: &Inner, record: &LayerRecord, cancel: &Cancel) -> Result<Vec<Str
     }
     let fs = dir.join("fs");
     let mut findings = Vec::new();
+    if let Err(e) = inner.left_open(record) {
+        findings.push(format!("what it leaves open: {e}"));
+    }
     for (path, line) in &lines {
         cancel.check()?;
         if let Some(why) = differs(&fs, line, cancel)? {

@@ -83,6 +83,7 @@ impl Server {
                 let (tls, script, asked) = (tls.clone(), script.clone(), asked.clone());
                 std::thread::spawn(move || {
                     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                    stream.set_nodelay(true).unwrap();
                     let _ = match tls {
                         None => serve(stream, &*script, &asked),
                         Some(config) => {

@@ -85,6 +85,7 @@ impl Drop for Server {
 }
 
 fn serve(script: &Script, client: TcpStream) -> std::io::Result<()> {
+    client.set_nodelay(true)?; // else each answer's body waits for the acknowledgement of its head
     let mut out = client.try_clone()?;
     let mut input = BufReader::new(client);
     let mut left = match script.cut_every.load(Relaxed) {

@@ -3,6 +3,7 @@
 //! One row of data per kind names its columns; one function makes the cells of an object. Kinds without a row show name and age.
 
 mod cluster;
+mod custom;
 mod network;
 mod pod;
 mod storage;
@@ -144,14 +145,18 @@ pub fn table<'a>(
     now: Time,
     include: Include,
 ) -> Value {
+    if let Some(custom) = &kind.custom {
+        return custom::table(custom, items, list_meta, now, include);
+    }
     let known = ROWS.iter().find(|(group, name, ..)| kind.is(group, name));
     let (columns, cells) = known.map_or(("Name Age", generic as Cells), |(_, _, columns, cells)| (*columns, *cells));
-    let rows: Vec<Value> = items.into_iter().map(|object| row(object, cells(object, now), include)).collect();
+    let rows = items.into_iter().map(|object| row(object, cells(object, now), include)).collect();
+    whole(columns.split(' ').map(definition).collect(), rows, list_meta)
+}
+
+fn whole(columns: Vec<Value>, rows: Vec<Value>, list_meta: Value) -> Value {
     let metadata = if list_meta.is_object() { list_meta } else { json!({}) };
-    json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-        "columnDefinitions": columns.split(' ').map(definition).collect::<Vec<_>>(), "rows": rows,
-    })
+    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }
 
 fn definition(column: &str) -> Value {

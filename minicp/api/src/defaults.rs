@@ -8,6 +8,9 @@ use crate::tree::{Value, i64_at, json, list_mut, set_default, slot, str_at};
 
 /// Fills in what the writer left out. Idempotent, and harmless on updates and patches.
 pub fn apply(kind: &Kind, object: &mut Value) {
+    if let Some(custom) = &kind.custom {
+        return crate::structural::fill(&custom.schema, object);
+    }
     match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::pod(object),
         ("", "PodTemplate") => pod::template(slot(object, &["template"])),
@@ -29,7 +32,7 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("apps", "StatefulSet") => workload::stateful_set(object),
         ("batch", "Job") => workload::job(object),
         ("batch", "CronJob") => workload::cron_job(object),
-        ("autoscaling", "HorizontalPodAutoscaler") => set_default(object, &["spec", "minReplicas"], json!(1)),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(object),
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice(object),
         ("networking.k8s.io", "NetworkPolicy") => network_policy(object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => role_binding(object),
@@ -44,6 +47,12 @@ pub fn apply(kind: &Kind, object: &mut Value) {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom_resource_definition(object),
         _ => {}
     }
+}
+
+/// Somebody who names no metric means the processor.
+fn autoscaler(object: &mut Value) {
+    let cpu = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
+    fill(object, &[(&["spec", "minReplicas"], json!(1)), (&["spec", "metrics"], json!([cpu]))]);
 }
 
 /// Puts each of `values` where nothing is.
@@ -177,6 +186,16 @@ fn custom_resource_definition(object: &mut Value) {
             (&["spec", "conversion", "strategy"], json!("None")),
         ],
     );
+    // What was ever the storage version stays noted until somebody says that nothing of it is left.
+    let stored =
+        crate::tree::list_at(object, &["spec", "versions"]).iter().find(|v| v.get("storage") == Some(&json!(true)));
+    let stored = stored.map(|v| str_at(v, &["name"]).to_string());
+    set_default(object, &["status", "storedVersions"], json!([]));
+    if let (Some(name), Some(list)) = (stored, slot(object, &["status", "storedVersions"]).as_array_mut())
+        && !list.iter().any(|v| *v == name)
+    {
+        list.push(name.into());
+    }
 }
 
 #[cfg(test)]

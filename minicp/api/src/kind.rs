@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use crate::tree::{Value, at, bool_at, list_at, str_at};
+use crate::custom::Custom;
+use crate::tree::{Value, str_at};
 
 /// Text that is part of the executable for built-in kinds and owned for kinds added at run time.
 pub type Text = Cow<'static, str>;
@@ -74,6 +75,8 @@ pub struct Kind {
     pub subresources: Vec<Text>,
     /// Its type in the schema table; "" for none: every field is kept and nothing is checked.
     pub type_name: Text,
+    /// What a definition said; none for built-in kinds.
+    pub custom: Option<Rc<Custom>>,
 }
 
 impl Kind {
@@ -107,41 +110,6 @@ impl Kind {
     pub fn is(&self, group: &str, kind: &str) -> bool {
         self.group == group && self.kind == kind
     }
-    /// The kinds that a CustomResourceDefinition serves, one per served version, the stored one first. They have no schema in the table: `of_crd` kinds keep
-    /// every field.
-    pub fn of_crd(crd: &Value) -> Vec<Kind> {
-        let names = |field: &str| Text::Owned(str_at(crd, &["spec", "names", field]).to_string());
-        let words = |field: &str| {
-            list_at(crd, &["spec", "names", field])
-                .iter()
-                .filter_map(Value::as_str)
-                .map(|w| Text::Owned(w.to_string()))
-                .collect::<Vec<Text>>()
-        };
-        let one = |version: &Value| {
-            let subresources = ["scale", "status"]
-                .into_iter()
-                .filter(|s| at(version, &["subresources", s]).is_some())
-                .map(Cow::Borrowed);
-            Kind {
-                group: str_at(crd, &["spec", "group"]).to_string().into(),
-                version: str_at(version, &["name"]).to_string().into(),
-                kind: names("kind"),
-                plural: names("plural"),
-                singular: names("singular"),
-                short_names: words("shortNames"),
-                categories: words("categories"),
-                namespaced: str_at(crd, &["spec", "scope"]) == "Namespaced",
-                verbs: Verbs::All,
-                subresources: subresources.collect(),
-                type_name: "".into(),
-            }
-        };
-        let mut served: Vec<&Value> =
-            list_at(crd, &["spec", "versions"]).iter().filter(|v| bool_at(v, &["served"]) == Some(true)).collect();
-        served.sort_by_key(|v| bool_at(v, &["storage"]) != Some(true));
-        served.into_iter().map(one).collect()
-    }
     /// One row of the built-in table.
     fn parse(row: &'static str) -> Option<Kind> {
         let mut cells = row.split_ascii_whitespace();
@@ -164,7 +132,27 @@ impl Kind {
             verbs: if scope.ends_with('!') { Verbs::CreateOnly } else { Verbs::All },
             subresources,
             type_name: type_name.into(),
+            custom: None,
         })
+    }
+}
+
+/// Upstream's order of versions: v2, v1, v2beta1, v1beta2, v1alpha1, then all others by name.
+pub fn priority(version: &str) -> (u8, std::cmp::Reverse<(u64, u64)>, &str) {
+    let parsed = version.strip_prefix('v').and_then(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (major, tail) = rest.split_at(end);
+        let (stage, minor) = match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+            _ if tail.is_empty() => (0, "0"),
+            (Some(minor), _) => (1, minor),
+            (_, Some(minor)) => (2, minor),
+            _ => return None,
+        };
+        Some((stage, major.parse().ok()?, minor.parse().ok()?))
+    });
+    match parsed {
+        Some((stage, major, minor)) => (stage, std::cmp::Reverse((major, minor)), ""),
+        None => (3, std::cmp::Reverse((0, 0)), version),
     }
 }
 
@@ -211,15 +199,14 @@ impl Registry {
                 && (k.plural == name || k.singular == name || k.kind == name || k.short_names.iter().any(|s| s == name))
         })
     }
-    /// Adds a kind, or replaces the one of the same group, version and plural.
-    pub fn insert(&mut self, kind: Kind) {
-        self.remove(&kind.group, &kind.version, &kind.plural);
-        self.kinds.push(Rc::new(kind));
-    }
-    /// Takes a kind away.
-    pub fn remove(&mut self, group: &str, version: &str, plural: &str) -> Option<Rc<Kind>> {
-        let i = self.kinds.iter().position(|k| k.plural == plural && k.group == group && k.version == version)?;
-        Some(self.kinds.remove(i))
+    /// The built-in kinds and those of definitions, groups by name, the preferred version of a group first.
+    pub fn with(mut custom: Vec<Rc<Kind>>) -> Registry {
+        custom.sort_by(|a, b| {
+            a.group.cmp(&b.group).then(priority(&a.version).cmp(&priority(&b.version))).then(a.plural.cmp(&b.plural))
+        });
+        let mut registry = Registry::builtin();
+        registry.kinds.extend(custom);
+        registry
     }
 }
 
@@ -239,7 +226,7 @@ mod tests {
             assert!(seen.insert((k.group.clone(), k.version.clone(), k.plural.clone())), "{}", k.plural);
             assert_eq!(k.singular, k.kind.to_lowercase(), "{}", k.kind);
             for s in &k.short_names {
-                assert!(short.insert(s.clone()) || k.group == "events.k8s.io", "{s}");
+                assert!(short.insert(s.clone()) || matches!(&*k.group, "events.k8s.io" | "autoscaling"), "{s}");
             }
         }
     }
@@ -258,27 +245,26 @@ mod tests {
     }
 
     #[test]
-    fn kinds_come_and_go() {
-        let mut r = Registry::builtin();
-        let n = r.all().len();
-        let mut k = Kind::clone(r.find("pods").unwrap());
-        (k.group, k.plural) = ("mote.dev".into(), "widgets".into());
-        r.insert(k.clone());
-        r.insert(k);
-        assert_eq!(r.all().len(), n + 1);
-        assert!(r.remove("mote.dev", "v1", "widgets").is_some());
-        assert!(r.find("widgets.mote.dev").is_none());
+    fn versions_are_ordered_as_upstream() {
+        let mut all = ["foo10", "v1alpha1", "v1", "foo1", "v3beta1", "v10", "v12alpha1", "v10beta3", "v11beta2", "v2"];
+        all.sort_by(|a, b| priority(a).cmp(&priority(b)));
+        assert_eq!(
+            all,
+            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v1alpha1", "foo1", "foo10"]
+        );
     }
 
     #[test]
-    fn kinds_of_definitions() {
-        let crd = crate::tree::json!({"spec": {"group": "mote.dev", "scope": "Namespaced", "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "shortNames": ["wd"]},
-            "versions": [{"name": "v0", "served": false}, {"name": "v1", "served": true}, {"name": "v2", "served": true, "storage": true, "subresources": {"status": {}}}]}});
-        let kinds = Kind::of_crd(&crd);
-        assert_eq!(
-            kinds.iter().map(|k| (k.api_version(), k.status())).collect::<Vec<_>>(),
-            [("mote.dev/v2".into(), true), ("mote.dev/v1".into(), false)]
-        );
-        assert_eq!((kinds[0].resource().as_str(), kinds[0].namespaced), ("widgets.mote.dev", true));
+    fn custom_kinds_come_after_the_built_in_ones() {
+        let n = Registry::builtin().all().len();
+        let kind = |version: &'static str| {
+            let mut k = Kind::clone(Registry::builtin().find("pods").unwrap());
+            (k.group, k.version, k.plural) = ("mote.dev".into(), version.into(), "widgets".into());
+            Rc::new(k)
+        };
+        let r = Registry::with(vec![kind("v1beta1"), kind("v1"), kind("v2alpha1")]);
+        assert_eq!(r.all().len(), n + 3);
+        assert_eq!(r.find("widgets.mote.dev").map(|k| &*k.version), Some("v1"));
+        assert!(r.find("pods").is_some());
     }
 }

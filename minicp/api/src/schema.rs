@@ -11,17 +11,25 @@
 mod check;
 
 use crate::kind::{Kind, Verbs, split_api_version};
+use crate::structural::{ListType, Node, Ty};
 
 pub use check::{Unknown, check};
 
-const TYPES: &str = include_str!("schema/types.txt");
+pub(crate) const TYPES: &str = include_str!("schema/types.txt");
 
 /// One struct of the API.
 #[derive(Clone, Copy)]
 pub struct Type<'a> {
     /// `apps/v1.DeploymentSpec`
     pub name: &'a str,
-    fields: &'a str,
+    fields: Fields<'a>,
+}
+
+/// Where the fields of a struct are written.
+#[derive(Clone, Copy)]
+enum Fields<'a> {
+    Table(&'a str),
+    Custom(&'a Node),
 }
 
 /// One field of a struct.
@@ -81,15 +89,21 @@ pub enum Shape<'a> {
 
 /// The shape inside a list or map, read when asked for.
 #[derive(Clone, Copy)]
-pub struct Inner<'a> {
-    text: &'a str,
-    /// Group and version that names beginning with a dot belong to.
-    home: &'a str,
+pub enum Inner<'a> {
+    /// `home`: group and version that names beginning with a dot belong to.
+    Table {
+        text: &'a str,
+        home: &'a str,
+    },
+    Custom(&'a Node),
 }
 
 impl<'a> Inner<'a> {
     pub fn shape(self) -> Shape<'a> {
-        Shape::parse(self.text, self.home)
+        match self {
+            Inner::Table { text, home } => Shape::parse(text, home),
+            Inner::Custom(node) => Shape::of_node(node),
+        }
     }
 }
 
@@ -97,10 +111,10 @@ impl<'a> Shape<'a> {
     fn parse(text: &'a str, home: &'a str) -> Shape<'a> {
         let within = |open: char, close: char| text.strip_prefix(open).and_then(|t| t.rsplit_once(close));
         if let Some((inner, marks)) = within('[', ']') {
-            return Shape::List(Inner { text: inner, home }, ListRules::parse(marks));
+            return Shape::List(Inner::Table { text: inner, home }, ListRules::parse(marks));
         }
         if let Some((inner, marks)) = within('{', '}') {
-            return Shape::Map(Inner { text: inner, home }, marks == "=");
+            return Shape::Map(Inner::Table { text: inner, home }, marks == "=");
         }
         match text {
             "s" => Shape::String,
@@ -122,6 +136,29 @@ impl<'a> Shape<'a> {
                 };
                 found.map_or(Shape::Raw, |t| Shape::Struct(t, text.ends_with('=')))
             }
+        }
+    }
+
+    /// The same of a schema that a definition gave.
+    fn of_node(node: &'a Node) -> Shape<'a> {
+        match node.ty {
+            Ty::String => Shape::String,
+            Ty::Integer => Shape::Int64,
+            Ty::Number => Shape::Float,
+            Ty::Boolean => Shape::Bool,
+            Ty::IntOrString => Shape::IntOrString,
+            Ty::Array => node.items.as_deref().map_or(Shape::Raw, |items| {
+                let map_keys = if node.list == ListType::Map { &*node.map_keys } else { "" };
+                let set = node.list == ListType::Set;
+                Shape::List(Inner::Custom(items), ListRules { set, map_keys, patch_key: None, retain_keys: false })
+            }),
+            Ty::Object | Ty::Any => match &node.additional {
+                _ if node.embedded || node.atomic || node.properties().next().is_some() => {
+                    Shape::Struct(Type { name: "", fields: Fields::Custom(node) }, node.atomic)
+                }
+                Some(inner) => Shape::Map(Inner::Custom(inner), false),
+                None => Shape::Raw,
+            },
         }
     }
 
@@ -179,14 +216,24 @@ impl<'a> Type<'a> {
         self.name.rsplit_once('.').map_or("", |(home, _)| home)
     }
     pub fn fields(self) -> impl Iterator<Item = Field<'a>> {
-        self.fields.split(' ').filter(|f| !f.is_empty()).filter_map(move |f| self.parse(f))
+        self.text().split(' ').filter(|f| !f.is_empty()).filter_map(move |f| self.parse(f))
     }
     pub fn field(self, name: &str) -> Option<Field<'a>> {
-        self.parse(self.fields.split(' ').find(|f| is_of(f, name))?)
+        match self.fields {
+            Fields::Table(text) => self.parse(text.split(' ').find(|f| is_of(f, name))?),
+            Fields::Custom(node) => custom_field(node, name),
+        }
+    }
+    /// The fields as the table writes them.
+    fn text(self) -> &'a str {
+        match self.fields {
+            Fields::Table(text) => text,
+            Fields::Custom(_) => "",
+        }
     }
     /// The field with a path of numbers (`5`, `2.5`) in protobuf.
     pub fn numbered(self, path: &str) -> Numbered<'a> {
-        for text in self.fields.split(' ') {
+        for text in self.text().split(' ') {
             let number = split_number(text.split(':').next().unwrap_or("")).1;
             match number.strip_prefix(path) {
                 Some("") => return self.parse(text).map_or(Numbered::Unknown, Numbered::Field),
@@ -204,8 +251,24 @@ impl<'a> Type<'a> {
     }
     /// Whether `field` is a struct to which `$retainKeys` applies.
     pub fn retains_keys(self, field: &str) -> bool {
-        self.fields.split(' ').any(|f| f.ends_with('~') && is_of(f, field))
+        self.text().split(' ').any(|f| f.ends_with('~') && is_of(f, field))
     }
+}
+
+/// A field of a struct that a definition describes; what every object has is as in the table.
+fn custom_field<'a>(node: &'a Node, name: &str) -> Option<Field<'a>> {
+    let of = |name: &'a str, shape| Field { name, required: false, number: "", keeps_zero: true, shape };
+    if node.is_meta(name) {
+        return Some(match name {
+            "metadata" => of("metadata", find("meta/v1.ObjectMeta").map_or(Shape::Raw, |t| Shape::Struct(t, false))),
+            _ => of("kind", Shape::String),
+        });
+    }
+    let (name, below) = match node.named(name) {
+        Some(found) => found,
+        None => ("", node.additional.as_deref()?),
+    };
+    Some(of(name, Shape::of_node(below)))
 }
 
 /// Whether the text of a field is that of `name`.
@@ -221,6 +284,14 @@ fn split_number(head: &str) -> (&str, &str, bool) {
         (_, Some((name, number))) => (name, number, true),
         _ => (head, "", true),
     }
+}
+
+/// Every type of the table, by name.
+pub fn all() -> impl Iterator<Item = Type<'static>> {
+    TYPES.lines().map(|line| {
+        let (name, fields) = line.split_once(' ').unwrap_or((line, ""));
+        Type { name, fields: Fields::Table(fields) }
+    })
 }
 
 /// The type of a name (`v1.Pod`, `apps/v1.Deployment`).
@@ -252,7 +323,7 @@ fn search(compare: impl Fn(&str) -> std::cmp::Ordering) -> Option<Type<'static>>
         match compare(line) {
             std::cmp::Ordering::Equal => {
                 let (name, fields) = line.split_once(' ').unwrap_or((line, ""));
-                return Some(Type { name, fields });
+                return Some(Type { name, fields: Fields::Table(fields) });
             }
             std::cmp::Ordering::Less => low = end + 1,
             std::cmp::Ordering::Greater => high = start,
@@ -262,8 +333,11 @@ fn search(compare: impl Fn(&str) -> std::cmp::Ordering) -> Option<Type<'static>>
 }
 
 /// The shape of a whole object of a kind; `Raw` for kinds without schema.
-pub fn of(kind: &Kind) -> Shape<'static> {
-    find(&kind.type_name).map_or(Shape::Raw, |t| Shape::Struct(t, false))
+pub fn of(kind: &Kind) -> Shape<'_> {
+    match &kind.custom {
+        Some(custom) => Shape::of_node(&custom.schema),
+        None => find(&kind.type_name).map_or(Shape::Raw, |t| Shape::Struct(t, false)),
+    }
 }
 
 /// The kind of a body that is no resource of its own (`autoscaling/v1.Scale`, `policy/v1.Eviction`, `authentication.k8s.io/v1.TokenRequest`,
@@ -284,6 +358,7 @@ pub fn kind_of_body(type_name: &'static str) -> Option<Kind> {
         verbs: Verbs::CreateOnly,
         subresources: Vec::new(),
         type_name: type_name.into(),
+        custom: None,
     })
 }
 

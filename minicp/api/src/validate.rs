@@ -8,8 +8,10 @@ mod pod;
 mod service;
 mod workload;
 
+use crate::crd;
 use crate::field::{Error, Path};
 use crate::kind::Kind;
+use crate::structural;
 use crate::tree::{Value, i64_at, json, list_at, map_at, str_at};
 
 /// Errors told to the client.
@@ -19,7 +21,7 @@ const ERRORS_MAX: usize = 100;
 pub fn create(kind: &Kind, object: &Value) -> Vec<Error> {
     let mut check = Check::default();
     metadata::object(&mut check, kind, object);
-    by_kind(&mut check, kind, object);
+    by_kind(&mut check, kind, object, None);
     if kind.is("", "Pod") {
         pod::created(&mut check, object);
     }
@@ -31,8 +33,11 @@ pub fn update(kind: &Kind, new: &Value, old: &Value, subresource: &str) -> Vec<E
     let mut check = Check::default();
     metadata::object(&mut check, kind, new);
     metadata::update(&mut check, new, old);
+    if kind.custom.is_some() && !subresource.is_empty() {
+        by_kind(&mut check, kind, new, Some(old));
+    }
     if subresource.is_empty() {
-        by_kind(&mut check, kind, new);
+        by_kind(&mut check, kind, new, Some(old));
         match (&*kind.group, &*kind.kind) {
             ("", "Pod") => pod::update(&mut check, new, old),
             ("", "Service") => service::update(&mut check, new, old),
@@ -50,7 +55,11 @@ pub fn update(kind: &Kind, new: &Value, old: &Value, subresource: &str) -> Vec<E
     check.errors
 }
 
-fn by_kind(check: &mut Check, kind: &Kind, object: &Value) {
+fn by_kind(check: &mut Check, kind: &Kind, object: &Value, old: Option<&Value>) {
+    if let Some(custom) = &kind.custom {
+        structural::validate(&custom.schema, object, old).into_iter().for_each(|e| check.add(e));
+        return;
+    }
     match (&*kind.group, &*kind.kind) {
         ("", "Pod") => pod::spec(check, object.get("spec").unwrap_or(&Value::Null), Path::Root.f("spec")),
         ("", "Service") => service::service(check, object),
@@ -59,6 +68,9 @@ fn by_kind(check: &mut Check, kind: &Kind, object: &Value) {
         ("", "Node") => data::node(check, object),
         ("", "Event") => data::event(check, object),
         ("", "ReplicationController") | ("apps" | "batch", _) => workload::workload(check, kind, object),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            crd::validate(object, old).into_iter().for_each(|e| check.add(e));
+        }
         ("coordination.k8s.io", "Lease") => data::lease(check, object),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => data::role_binding(check, object),
         ("networking.k8s.io", "NetworkPolicy") => {

@@ -185,7 +185,11 @@ impl Client {
     /// The resource of a kind, as an owner reference names it; None: not served.
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<(String, bool)> {
         let (group, version) = mote_api::kind::split_api_version(api_version);
-        self.api.registry().by_kind(group, version, kind).map(|k| (k.resource(), k.namespaced))
+        let registry = self.api.registry();
+        // An owner may be named by a version that is served no longer.
+        let found =
+            registry.by_kind(group, version, kind).or_else(|| registry.all().iter().find(|k| k.is(group, kind)));
+        found.map(|k| (k.resource(), k.namespaced))
     }
     pub fn now(&self) -> Time {
         self.api.now()

@@ -7,6 +7,7 @@
 pub(crate) mod admit;
 pub(crate) mod allocate;
 pub mod client;
+pub(crate) mod convert;
 pub mod events;
 pub(crate) mod object;
 pub(crate) mod patch;
@@ -30,7 +31,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::mirror::Mirror;
 use crate::rbac::{self, rule::Rule};
-use crate::store::{Class, CommitError, Compacted, Store};
+use crate::store::{Class, CommitError, Compacted, ReadError, Store};
 
 /// Bytes of one stored object.
 pub const OBJECT_BYTES_MAX: usize = 1_536 << 10;
@@ -57,6 +58,8 @@ pub struct Api {
     pub(crate) node_rules: Vec<Rule>,
     random: SystemRandom,
     pub(crate) requests: Cell<u64>,
+    /// Counts changes of `registry`.
+    pub(crate) defined: tokio::sync::watch::Sender<u64>,
 }
 
 impl Api {
@@ -78,6 +81,7 @@ impl Api {
             node_rules: rbac::table::node_rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),
+            defined: tokio::sync::watch::Sender::new(0),
         })
     }
     pub(crate) fn now(&self) -> Time {
@@ -119,6 +123,15 @@ pub(crate) fn class_of(kind: &Kind) -> Class {
     match (&*kind.group, &*kind.plural) {
         ("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events") => Class::Volatile,
         _ => Class::Durable,
+    }
+}
+
+impl From<ReadError> for Status {
+    fn from(e: ReadError) -> Status {
+        match e {
+            ReadError::Compacted(e) => e.into(),
+            ReadError::Unavailable(_) => Status::new(503, "ServiceUnavailable", e.to_string()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use mote_api::kind::Kind;
 use mote_api::tree::{Value, json, set};
 
+use super::convert;
 use crate::store::Entry;
 
 /// What every stored object begins with.
@@ -68,13 +69,17 @@ pub(crate) fn decode(kind: &Kind, entry: &Entry) -> Value {
             meta.insert("resourceVersion".into(), entry.modified.0.to_string().into());
         }
     }
-    if kind.group == "events.k8s.io" { events_v1(object) } else { object }
+    if let Some(custom) = kind.custom.as_ref().filter(|c| c.stale(entry.modified.0)) {
+        custom.refresh(&mut object);
+    }
+    convert::from_stored(kind, &mut object);
+    object
 }
 
 /// Appends the object as sent; `typed`: with apiVersion and kind (list items have none, as upstream's).
 pub(crate) fn serve(out: &mut Vec<u8>, kind: &Kind, entry: &Entry, typed: bool) {
     let tail = match entry.value.strip_prefix(HEAD) {
-        Some(tail) if kind.group != "events.k8s.io" => tail,
+        Some(tail) if !convert::differs(kind) && !is_stale(kind, entry) => tail,
         _ => return write(out, &decode(kind, entry)),
     };
     out.push(b'{');
@@ -89,38 +94,9 @@ pub(crate) fn serve(out: &mut Vec<u8>, kind: &Kind, entry: &Entry, typed: bool) 
     out.extend(tail);
 }
 
-/// Names of the same things in core v1 and events.k8s.io/v1.
-const EVENT_FIELDS: [(&str, &str); 7] = [
-    ("message", "note"),
-    ("involvedObject", "regarding"),
-    ("reportingComponent", "reportingController"),
-    ("source", "deprecatedSource"),
-    ("firstTimestamp", "deprecatedFirstTimestamp"),
-    ("lastTimestamp", "deprecatedLastTimestamp"),
-    ("count", "deprecatedCount"),
-];
-
-/// Core event -> events.k8s.io/v1.
-fn events_v1(mut event: Value) -> Value {
-    if let Some(map) = event.as_object_mut() {
-        for (core, new) in EVENT_FIELDS {
-            if let Some(value) = map.remove(core) {
-                map.insert(new.into(), value);
-            }
-        }
-    }
-    event
-}
-
-/// events.k8s.io/v1 -> what is stored.
-pub(crate) fn events_core(event: &mut Value) {
-    if let Some(map) = event.as_object_mut() {
-        for (core, new) in EVENT_FIELDS {
-            if let Some(value) = map.remove(new) {
-                map.insert(core.into(), value);
-            }
-        }
-    }
+/// Whether the object was stored under another schema than the one it is read by.
+fn is_stale(kind: &Kind, entry: &Entry) -> bool {
+    kind.custom.as_ref().is_some_and(|c| c.stale(entry.modified.0))
 }
 
 /// The `metadata` of a list.
@@ -157,10 +133,14 @@ mod tests {
                 "events.events.k8s.io",
                 json!({"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"a"},"note":"n"}),
             ),
+            (
+                "horizontalpodautoscalers.autoscaling",
+                json!({"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{"name":"a"},"spec":{"metrics":[]}}),
+            ),
         ] {
             let kind = registry.find(resource).unwrap();
             let mut stored = object.clone();
-            events_core(&mut stored);
+            convert::to_stored(kind, &mut stored);
             let entry = Entry { value: encode(stored), created: Revision(1), modified: Revision(9) };
             assert!(entry.value.starts_with(HEAD));
             let mut want = object;

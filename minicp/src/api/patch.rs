@@ -81,6 +81,7 @@ impl Api {
         duplicates: &[String],
         options: &WriteOptions,
     ) -> Result<Written, Status> {
+        let options = &WriteOptions { applied: true, ..options.clone() };
         let mut wanted = wanted.clone();
         admit::identity(place.kind, place.ns, place.name, &mut wanted)?;
         let warnings = schema::check(place.kind, &mut wanted, duplicates, options.unknown)?;

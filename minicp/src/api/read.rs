@@ -13,7 +13,7 @@ use mote_api::tree::{Value, json, set};
 use super::client::EventType;
 use super::request::{Filter, Query};
 use super::{Api, object};
-use crate::store::{Change, Ended, Entry, Revision, Watcher};
+use crate::store::{Change, Ended, Entry, ReadError, Revision, Watcher};
 
 /// Parsed objects kept for watchers that are about to ask for the same change.
 const PARSED_MAX: usize = 16;
@@ -108,6 +108,9 @@ impl Api {
                 kind.api_version()
             )));
         }
+        if let Some(at) = query.at {
+            self.store.reach(at).await;
+        }
         if query.at.is_some_and(|at| at > self.store.revision()) {
             let message = format!(
                 "Too large resource version: {}, current: {}",
@@ -123,8 +126,8 @@ impl Api {
         // With a selector: chunk by chunk until the page is full.
         loop {
             let wanted = if query.limit == 0 { 0 } else { query.limit - out.entries.len() };
-            let range = self.store.range(&prefix, &after, at, wanted).await.map_err(|e| match at {
-                Some(_) if !query.after.is_empty() => Status::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."),
+            let range = self.store.range(&prefix, &after, at, wanted).await.map_err(|e| match (at, &e) {
+                (Some(_), ReadError::Compacted(_)) if !query.after.is_empty() => Status::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."),
                 _ => e.into(),
             })?;
             out.revision = range.revision;

@@ -8,6 +8,7 @@ use mote_api::status::Status;
 use mote_api::tree::{Value, i64_at, json, list_at, set, slot, str_at};
 
 use super::client::{DeleteOptions, Propagation};
+use super::convert;
 use super::read::ListQuery;
 use super::request::WriteOptions;
 use super::write::{Written, entry};
@@ -70,6 +71,9 @@ pub(crate) fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: mo
         if kind.is("", "Namespace") {
             set(&mut new, &["status", "phase"], "Terminating".into());
         }
+        if kind.is("apiextensions.k8s.io", "CustomResourceDefinition") {
+            mote_api::crd::terminating(&mut new, now);
+        }
         if meta::generation(&new) > 0 {
             let next = meta::generation(&new) + 1;
             set(&mut new, &["metadata", "generation"], json!(next));
@@ -121,9 +125,7 @@ impl Api {
                 Plan::Keep => return Ok((Written { value: old, warnings: Vec::new(), created: false }, false)),
                 Plan::Remove => (Op::Delete(key.clone()), None, true),
                 Plan::Mark(mut new) => {
-                    if kind.group == "events.k8s.io" {
-                        object::events_core(&mut new);
-                    }
+                    convert::to_stored(kind, &mut new);
                     let value = object::encode(new);
                     (Op::Put(key.clone(), value.clone()), Some(value), false)
                 }

@@ -67,11 +67,30 @@ fn split(path: &str) -> Option<(&str, &str, Vec<&str>)> {
     (!rest.is_empty() && !rest.contains(&"")).then_some((group, version, rest))
 }
 
+/// How many of a path's parts come before what a proxied request asks of its pod, Service or node: that part means nothing to us.
+pub(crate) fn before_tail(path: &str) -> Option<usize> {
+    let mut parts = path.trim_start_matches('/').split('/');
+    let proxy = match (parts.next()?, parts.next()?, parts.next()?) {
+        ("api", _, "namespaces") => 6,
+        ("api", _, "nodes") => 4,
+        _ => return None,
+    };
+    (parts.nth(proxy - 3)? == "proxy").then_some(proxy + 1)
+}
+
+/// A path without what a proxied request asks.
+fn without_tail(path: &str) -> &str {
+    let Some(count) = before_tail(path) else { return path };
+    let own = path.trim_start_matches('/');
+    own.match_indices('/').nth(count - 1).map_or(own, |(end, _)| own.get(..end).unwrap_or(own))
+}
+
 impl Target {
     /// `path` percent-decoded. None: not a resource's path.
     pub fn parse(registry: &Registry, method: &str, path: &str, query: &Query) -> Option<Result<Target, Status>> {
-        let (group, version, mut rest) = split(path)?;
-        let mut watch = query.flag("watch");
+        let (group, version, mut rest) = split(without_tail(path))?;
+        // Of a proxied request the query is another's.
+        let mut watch = query.flag("watch") && before_tail(path).is_none();
         if rest.first() == Some(&"watch") {
             rest.remove(0);
             watch = true;
@@ -181,6 +200,8 @@ pub struct WriteOptions {
     pub unknown: Unknown,
     pub manager: String,
     pub force: bool,
+    /// Server-side apply: who owns what is worked out already.
+    pub applied: bool,
     pub user: Rc<UserInfo>,
 }
 
@@ -192,6 +213,7 @@ impl WriteOptions {
             unknown: Unknown::Drop,
             manager: manager.into(),
             force: false,
+            applied: false,
             user: Rc::new(UserInfo::new("system:kube-controller-manager", &["system:masters"])),
         }
     }
@@ -213,7 +235,8 @@ impl WriteOptions {
             "" => agent,
             manager => manager,
         };
-        Ok(WriteOptions { dry_run, unknown, manager: manager.into(), force: query.flag("force"), user: user.clone() })
+        let force = query.flag("force");
+        Ok(WriteOptions { dry_run, unknown, manager: manager.into(), force, applied: false, user: user.clone() })
     }
 }
 
@@ -249,6 +272,11 @@ mod tests {
             ("GET", "/apis/apps/v1/namespaces/x/deployments/d/nonsense", "", "404"),
             ("GET", "/apis/apps/v9/deployments", "", "404"),
             ("GET", "/api/v1/pods/p", "", "404"),
+            ("GET", "/api/v1/namespaces/x/services/http:s:80/proxy", "watch=1", "get services x http:s:80 proxy"),
+            ("POST", "/api/v1/namespaces/x/pods/p/proxy/a//b/", "", "create pods x p proxy"),
+            ("GET", "/api/v1/nodes/n/proxy/metrics/", "", "get nodes  n proxy"),
+            ("GET", "/api/v1/namespaces/x/configmaps/c/proxy/a", "", "404"),
+            ("GET", "/api/v1/namespaces//pods/p/proxy/a", "", "-"),
             ("GET", "/api/v1/namespaces//pods", "", "-"),
             ("GET", "/api/v1", "", "-"),
             ("GET", "/version", "", "-"),

@@ -73,7 +73,7 @@ impl Api {
     }
 
     pub(crate) async fn get_scale(&self, kind: &Rc<Kind>, ns: &str, name: &str) -> Result<Value, Status> {
-        Ok(scale_of(&object::decode(kind, &self.entry(kind, ns, name).await?)))
+        Ok(scale_of(kind, &object::decode(kind, &self.entry(kind, ns, name).await?)))
     }
 
     /// PUT of a Scale.
@@ -111,7 +111,7 @@ impl Api {
         let place = Place { sub: "", ..place };
         let written = self
             .change(place, options, |mut old| {
-                let scale = change(scale_of(&old))?;
+                let scale = change(scale_of(place.kind, &old))?;
                 let replicas = match at(&scale, &["spec", "replicas"]) {
                     None | Some(Value::Null) => 0,
                     Some(n) => as_i64(n).ok_or_else(|| Status::bad_request("spec.replicas is not a number"))?,
@@ -124,12 +124,12 @@ impl Api {
                     );
                     return Err(Status::invalid(place.kind, place.name, &[error]));
                 }
-                set(&mut old, &["spec", "replicas"], json!(replicas));
+                set(&mut old, &scale_paths(place.kind).replicas, json!(replicas));
                 set(&mut old, &["metadata", "resourceVersion"], meta::resource_version(&scale).into());
                 Ok((old, Vec::new()))
             })
             .await?;
-        Ok(scale_of(&written.value))
+        Ok(scale_of(place.kind, &written.value))
     }
 }
 
@@ -145,12 +145,38 @@ fn set_condition(object: &mut Value, condition: Value) {
     }
 }
 
-fn scale_of(object: &Value) -> Value {
-    let selector = at(object, &["spec", "selector"]);
-    let selector = selector
-        .and_then(|s| mote_api::selector::LabelSelector::from_object(s).ok())
-        .map_or(String::new(), |s| s.to_string());
+/// Where a kind has the numbers of its Scale.
+struct ScalePaths<'a> {
+    replicas: Vec<&'a str>,
+    status: Vec<&'a str>,
+    /// Of custom kinds a text; the built-in ones have an object in `spec.selector`.
+    selector: Option<Vec<&'a str>>,
+}
+
+fn scale_paths(kind: &Kind) -> ScalePaths<'_> {
+    fn names(path: &[String]) -> Vec<&str> {
+        path.iter().map(String::as_str).collect()
+    }
+    match kind.custom.as_ref().and_then(|c| c.scale.as_ref()) {
+        Some(s) => ScalePaths {
+            replicas: names(&s.replicas),
+            status: names(&s.status),
+            selector: Some(s.selector.as_deref().map(names).unwrap_or_default()),
+        },
+        None => ScalePaths { replicas: vec!["spec", "replicas"], status: vec!["status", "replicas"], selector: None },
+    }
+}
+
+fn scale_of(kind: &Kind, object: &Value) -> Value {
+    let paths = scale_paths(kind);
+    let selector = match &paths.selector {
+        Some(path) => str_at(object, path).to_owned(),
+        None => at(object, &["spec", "selector"])
+            .and_then(|s| mote_api::selector::LabelSelector::from_object(s).ok())
+            .map_or(String::new(), |s| s.to_string()),
+    };
     let of_meta = |field| at(object, &["metadata", field]).cloned().unwrap_or(Value::Null);
+    let absent = if kind.custom.is_some() { 0 } else { 1 };
     json!({
         "apiVersion": "autoscaling/v1",
         "kind": "Scale",
@@ -158,7 +184,7 @@ fn scale_of(object: &Value) -> Value {
             "name": of_meta("name"), "namespace": of_meta("namespace"), "uid": of_meta("uid"),
             "resourceVersion": of_meta("resourceVersion"), "creationTimestamp": of_meta("creationTimestamp"),
         },
-        "spec": {"replicas": at(object, &["spec", "replicas"]).cloned().unwrap_or(json!(1))},
-        "status": {"replicas": at(object, &["status", "replicas"]).cloned().unwrap_or(json!(0)), "selector": selector},
+        "spec": {"replicas": at(object, &paths.replicas).cloned().unwrap_or(json!(absent))},
+        "status": {"replicas": at(object, &paths.status).cloned().unwrap_or(json!(0)), "selector": selector},
     })
 }

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use mote_api::kind::Kind;
 use mote_api::status::Status;
-use mote_api::tree::{Value, as_map, json, remove, set, str_at};
-use mote_api::{apply, defaults, meta, schema, validate};
+use mote_api::tree::{Value, as_map, at, json, remove, set, str_at};
+use mote_api::{apply, crd, defaults, meta, schema, validate};
 
 use super::admit::quota::Charge;
 use super::request::WriteOptions;
-use super::{Api, OBJECT_BYTES_MAX, WRITE_TRIES_MAX, admit, class_of, object, refused, remove as removal};
+use super::{Api, OBJECT_BYTES_MAX, WRITE_TRIES_MAX, admit, class_of, convert, object, refused, remove as removal};
 use crate::store::{Class, CommitError, Entry, Guard, Op, Revision, Txn};
 
 /// Bytes of `generateName` that are used: a label less the suffix (upstream's `maxGeneratedNameLength`).
@@ -45,11 +45,13 @@ impl Api {
     ) -> Result<Written, Status> {
         admit::identity(kind, ns, "", &mut obj)?;
         let mut warnings = schema::check(kind, &mut obj, duplicates, options.unknown)?;
-        if kind.group == "events.k8s.io" {
-            object::events_core(&mut obj);
-        }
+        convert::to_stored(kind, &mut obj);
         if !meta::resource_version(&obj).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        if kind.custom.as_ref().is_some_and(|c| c.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status { message: why.into(), ..Status::method_not_allowed(kind, "create") });
         }
         let namespace = admit::namespace_is_live(self, kind, ns).await?;
         let base = str_at(&obj, &["metadata", "generateName"]).to_owned();
@@ -89,9 +91,12 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, &name, &errors));
         }
-        let warnings = admit::check_new(self, kind, namespace, &obj, options).await?;
+        let mut warnings = admit::check_new(self, kind, namespace, &obj, options).await?;
+        warnings.extend(unheeded(kind, &obj));
         let writer = apply::Writer { manager: &options.manager, subresource: "", now: self.now() };
-        apply::track(kind, None, &mut obj, &writer);
+        if !options.applied {
+            apply::track(kind, None, &mut obj, &writer);
+        }
         let key: Rc<str> = object::key(kind, ns, &name).into();
         let counts = kind.namespaced && self.quotas.read(&*self.store).await?.has(ns);
         let counted = counts.then(|| obj.clone());
@@ -164,10 +169,8 @@ impl Api {
             let mut stored_old = old.clone();
             let (mut new, mut warnings) = change(old)?;
             admit::identity(kind, ns, name, &mut new)?;
-            if kind.group == "events.k8s.io" {
-                object::events_core(&mut new);
-                object::events_core(&mut stored_old);
-            }
+            convert::to_stored(kind, &mut new);
+            convert::to_stored(kind, &mut stored_old);
             let guard = meta::resource_version(&new).to_owned();
             if !guard.is_empty() && guard != found.modified.0.to_string() {
                 return Err(Status::modified(kind, name));
@@ -193,6 +196,7 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>), Replace> {
         let Place { kind, ns, name, sub } = place;
+        let owners = at(&new, &["metadata", "managedFields"]).filter(|_| options.applied).cloned();
         admit::carry_over(place, old, &mut new)?;
         defaults::apply(kind, &mut new);
         let hold = if sub.is_empty() { Some(self.allocate(kind, Some(old), &mut new).await?) } else { None };
@@ -201,10 +205,16 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, name, &errors).into());
         }
-        let warnings = admit::check_change(self, place, old, &new, options).await?;
+        let mut warnings = admit::check_change(self, place, old, &new, options).await?;
+        if sub.is_empty() {
+            warnings.extend(unheeded(kind, &new));
+        }
         admit::bump_generation(place, old, &mut new);
         let writer = apply::Writer { manager: &options.manager, subresource: sub, now: self.now() };
-        apply::track(kind, Some(old), &mut new, &writer);
+        match owners {
+            Some(owners) => set(&mut new, &["metadata", "managedFields"], owners),
+            None => apply::track(kind, Some(old), &mut new, &writer),
+        }
         let key: Rc<str> = object::key(kind, ns, name).into();
         let heartbeat = admit::is_heartbeat(place, old, &new);
         let gone = removal::may_go(kind, &new);
@@ -272,6 +282,11 @@ impl From<Status> for Replace {
 
 pub(crate) fn entry(value: bytes::Bytes, revision: Revision) -> Entry {
     Entry { value, created: revision, modified: revision }
+}
+
+/// What of an object is stored but means nothing here.
+fn unheeded(kind: &Kind, object: &Value) -> Vec<String> {
+    if kind.is("apiextensions.k8s.io", "CustomResourceDefinition") { crd::warnings(object) } else { Vec::new() }
 }
 
 fn too_large(len: usize) -> Result<(), Status> {

@@ -32,15 +32,15 @@ fn reconciled(old: &Value, wanted: &Value) -> Option<Value> {
     (new != *old).then_some(new)
 }
 
-/// Makes the table true in the store: one list per resource, and a write only for what is missing.
-pub(crate) async fn seed(client: &Client) -> Result<(), Status> {
+/// Makes the table true in the store: one list per resource, and a write only for what is missing. `local`: what lives in namespaces, else all other.
+pub(crate) async fn seed(client: &Client, local: bool) -> Result<(), Status> {
     let mut found = Vec::new();
-    for resource in ["clusterroles", "clusterrolebindings", "roles", "rolebindings"] {
+    for resource in if local { ["roles", "rolebindings"] } else { ["clusterroles", "clusterrolebindings"] } {
         let (list, _) = client.list(&format!("{resource}.{GROUP}"), None).await?;
         found.push((resource, list));
     }
     let mut writes = tokio::task::JoinSet::new();
-    for row in rows() {
+    for row in rows().into_iter().filter(|r| r.ns.is_empty() != local) {
         let list = found.iter().find(|(r, _)| row.resource.split_once('.').is_some_and(|(n, _)| n == *r));
         let old = list.and_then(|(_, list)| {
             list.iter().find(|o| meta::name(o) == meta::name(&row.object) && meta::namespace(o) == row.ns)

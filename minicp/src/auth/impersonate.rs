@@ -83,6 +83,7 @@ fn pseudo_kind(ask: &Attributes<'_>) -> Kind {
         verbs: mote_api::kind::Verbs::CreateOnly,
         subresources: Vec::new(),
         type_name: "".into(),
+        custom: None,
     }
 }
 

@@ -74,6 +74,10 @@ impl Api for Client {
         Client::resources(self)
     }
 
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<(String, bool)> {
+        Client::resource_of(self, api_version, kind)
+    }
+
     fn now(&self) -> Time {
         Client::now(self)
     }

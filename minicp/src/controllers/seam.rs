@@ -63,5 +63,7 @@ pub trait Api {
     fn watch(&self, res: &str, from: u64) -> Result<Box<dyn Watching>, Status>;
     /// Every resource that may be listed, and whether it is namespaced.
     fn resources(&self) -> Vec<(String, bool)>;
+    /// The resource of a kind, as an owner reference names it, and whether it is namespaced; None: not served.
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<(String, bool)>;
     fn now(&self) -> Time;
 }

@@ -117,40 +117,6 @@ pub(crate) fn metadata_only(mut object: Value) -> Value {
     json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object.get_mut("metadata").map(Value::take)})
 }
 
-/// A list. Stored bytes go out as they are unless another form is wanted.
-pub(crate) fn list(kind: &Kind, form: Form, listed: &crate::api::read::Listed, now: Time) -> Answer {
-    let meta = object::list_meta(listed.revision.0, listed.token.clone(), listed.remaining);
-    let mut out = Vec::new();
-    match form {
-        Form::Table(include) => {
-            let items: Vec<Value> = listed.entries.iter().map(|(_, e)| object::decode(kind, e)).collect();
-            object::write(&mut out, &columns::table(kind, &items, meta, now, include));
-        }
-        Form::Json | Form::Metadata => {
-            let (version, list_kind) = match form {
-                Form::Metadata => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned()),
-                _ => (kind.api_version(), kind.list_kind()),
-            };
-            let room: usize = listed.entries.iter().map(|(_, e)| e.value.len() + 64).sum();
-            out.reserve(room + 256);
-            out.extend(format!("{{\"kind\":\"{list_kind}\",\"apiVersion\":\"{version}\",\"metadata\":").bytes());
-            object::write(&mut out, &meta);
-            out.extend(b",\"items\":[");
-            for (i, (_, entry)) in listed.entries.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                match form {
-                    Form::Json => object::serve(&mut out, kind, entry, false),
-                    _ => object::write(&mut out, &metadata_only(object::decode(kind, entry))),
-                }
-            }
-            out.extend(b"]}\n");
-        }
-    }
-    bytes(200, "application/json", out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

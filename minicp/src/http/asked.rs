@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::upgrade::OnUpgrade;
-use hyper::{HeaderMap, Method};
+use hyper::{HeaderMap, Method, Uri};
 use mote_api::proto;
 use mote_api::status::Status;
 use mote_api::tree::{JSON_BYTES_MAX, Value, parse_json};
@@ -19,7 +19,9 @@ use crate::user::UserInfo;
 /// What of a request its handlers see.
 pub(crate) struct Asked {
     pub method: Method,
+    /// Percent-decoded; the query as it was sent is in `uri`.
     pub path: String,
+    pub uri: Uri,
     pub query: Query,
     pub headers: HeaderMap,
     pub user: Rc<UserInfo>,

@@ -1,15 +1,17 @@
 //! HTTP/1.1 in front of the API: connections, the way from a request to an answer, limits.
 //!
-//! `serve` runs one connection (TLS or memory); `route` finds what a request means; `answer` forms bodies (objects, Tables, Status); `watch`
-//! streams; `discovery` and `openapi` describe what is served; `proxy` passes log requests on to node agents.
+//! `serve` runs one connection (TLS or memory); `route` finds what a request means; `answer` forms bodies (objects, Status), `list` those of lists, piece by piece; `watch`
+//! streams; `discovery` and `openapi` describe what is served; `proxy` passes on to node agents what they answer, `relay` what pods, Services and nodes do.
 
 pub(crate) mod answer;
 pub(crate) mod asked;
 pub(crate) mod body;
 mod discovery;
 mod gate;
+mod list;
 mod openapi;
 pub(crate) mod proxy;
+mod relay;
 mod resource;
 mod route;
 mod stall;
@@ -60,6 +62,8 @@ pub(crate) struct App {
     /// In-process node agents by node name.
     pub local_nodes: RefCell<HashMap<String, Dial>>,
     pub node_tls: Arc<rustls::ClientConfig>,
+    /// To pods that want TLS: nobody signed for them.
+    pub pod_tls: Arc<rustls::ClientConfig>,
     pub connections: Cell<usize>,
     /// Connections by address.
     pub peers: RefCell<HashMap<IpAddr, usize>>,

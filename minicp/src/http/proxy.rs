@@ -1,24 +1,27 @@
 //! Requests that a node answers: container logs, and conversations with a pod. In the same process over memory, else over TLS to the node's kubelet port.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::request::Builder;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use mote_api::status::Status;
 use mote_api::tree::{Value, i64_at, list_at, str_at};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::App;
 use super::answer::Answer;
@@ -30,10 +33,12 @@ use crate::api::request::{Target, encode};
 /// Time to reach a node.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const KUBELET_PORT: i64 = 10250;
+/// No body.
+pub(super) const NOTHING: AnswerBody = AnswerBody::Whole(None);
 /// Bytes on their way through a conversation, each way.
 const COPY_BYTES: usize = 16 << 10;
 /// Headers by which client and node agree on a protocol.
-static PASSED: [HeaderName; 7] = [
+pub(super) static PASSED: [HeaderName; 7] = [
     CONNECTION,
     UPGRADE,
     SEC_WEBSOCKET_ACCEPT,
@@ -54,7 +59,7 @@ pub(super) async fn log(app: &Rc<App>, asked: &Asked, target: &Target) -> Result
         encode(&container),
         asked.query.encode()
     );
-    ask_node(app, node, Request::get(path)).await.map(passed)
+    ask_node(app, node, Request::get(path), NOTHING).await.map(passed)
 }
 
 /// The container whose log is meant; none named is fine where there is but one.
@@ -98,10 +103,15 @@ pub(super) async fn stream(app: &Rc<App>, asked: &Asked, target: &Target, sub: &
         }
     }
     let client = asked.upgrade.take().ok_or_else(|| Status::bad_request("Upgrade request required"))?;
-    let mut response = ask_node(app, node, request).await?;
+    let response = ask_node(app, node, request, NOTHING).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(passed(response));
     }
+    Ok(join(client, response))
+}
+
+/// The answer that changes protocol; from there on bytes pass through as they are.
+pub(super) fn join(client: OnUpgrade, mut response: Response<Incoming>) -> Answer {
     let server = hyper::upgrade::on(&mut response);
     tokio::task::spawn_local(async move {
         if let Ok((client, server)) = tokio::try_join!(client, server) {
@@ -117,7 +127,7 @@ pub(super) async fn stream(app: &Rc<App>, asked: &Asked, target: &Target, sub: &
             answer.headers_mut().append(name.clone(), value.clone());
         }
     }
-    Ok(answer)
+    answer
 }
 
 fn node_of<'a>(pod: &'a Value, name: &str) -> Result<&'a str, Status> {
@@ -127,29 +137,32 @@ fn node_of<'a>(pod: &'a Value, name: &str) -> Result<&'a str, Status> {
     }
 }
 
-async fn ask_node(app: &Rc<App>, node: &str, request: Builder) -> Result<Response<Incoming>, Status> {
-    let dial = app.local_nodes.borrow().get(node).cloned();
-    if let Some(dial) = dial {
-        return send(dial(), node, request).await;
+/// Asks the agent of a node, as this server.
+pub(super) async fn ask_node(
+    app: &Rc<App>,
+    node: &str,
+    request: Builder,
+    body: AnswerBody,
+) -> Result<Response<Incoming>, Status> {
+    let local = app.local_nodes.borrow().get(node).cloned();
+    if let Some(local) = local {
+        return send(Box::new(local()), node, request.header(HOST, node), body).await;
     }
     let kind = app.api.registry().find("nodes").cloned().ok_or_else(Status::no_such_resource)?;
     let object = object::decode(&kind, &app.api.entry(&kind, "", node).await?);
     let address =
         address_of(&object).ok_or_else(|| Status::internal(format!("node {node} has no InternalIP address")))?;
-    let failed =
-        |e: &dyn std::fmt::Display| Status::new(502, "BadGateway", format!("dial node {node} at {address}: {e}"));
-    let connect = async {
-        let tcp = TcpStream::connect(address).await?;
-        tokio_rustls::TlsConnector::from(app.node_tls.clone()).connect(ServerName::from(address.ip()), tcp).await
-    };
-    let tls = tokio::time::timeout(DIAL_TIMEOUT, connect)
+    let tls = dial(address, Some(&app.node_tls))
         .await
-        .map_err(|_| failed(&"no answer in time"))?
-        .map_err(|e| failed(&e))?;
-    send(tls, node, request).await
+        .map_err(|e| bad_gateway(format!("dial node {node} at {address}: {e}")))?;
+    send(tls, node, request.header(HOST, node), body).await
 }
 
-fn address_of(node: &Value) -> Option<SocketAddr> {
+pub(super) fn bad_gateway(why: String) -> Status {
+    Status::new(502, "BadGateway", why)
+}
+
+pub(super) fn address_of(node: &Value) -> Option<SocketAddr> {
     let addresses = list_at(node, &["status", "addresses"]);
     let internal = addresses.iter().find(|a| str_at(a, &["type"]) == "InternalIP")?;
     let ip: IpAddr = str_at(internal, &["address"]).parse().ok()?;
@@ -157,23 +170,40 @@ fn address_of(node: &Value) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
 }
 
-async fn send<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    io: IO,
-    node: &str,
+/// A connection, whatever is under it: one HTTP client for all keeps the executable small.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Stream for IO {}
+
+pub(super) async fn dial(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> io::Result<Box<dyn Stream>> {
+    let connect = async {
+        let tcp = TcpStream::connect(address).await?;
+        let Some(tls) = tls else { return Ok(Box::new(tcp) as Box<dyn Stream>) };
+        let stream = TlsConnector::from(tls.clone()).connect(ServerName::from(address.ip()), tcp).await?;
+        Ok(Box::new(stream) as Box<dyn Stream>)
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+    tokio::time::timeout(DIAL_TIMEOUT, connect).await.map_err(|_| late())?
+}
+
+/// One request over a fresh connection; `to`: whom a failure names.
+pub(super) async fn send(
+    wire: Box<dyn Stream>,
+    to: &str,
     request: Builder,
+    body: AnswerBody,
 ) -> Result<Response<Incoming>, Status> {
-    let failed = |e: hyper::Error| Status::new(502, "BadGateway", format!("ask node {node}: {e}"));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(failed)?;
+    let failed = |e: hyper::Error| bad_gateway(format!("ask {to}: {e}"));
+    let io = TokioIo::new(wire);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
     // Ends with the answer's body, or goes over into another protocol.
     tokio::task::spawn_local(async move {
         let _ = connection.with_upgrades().await;
     });
-    let request = request.header(HOST, node).body(Empty::<Bytes>::new());
-    let request = request.map_err(|e| Status::internal(format!("ask node {node}: {e}")))?;
+    let request = request.body(body).map_err(|e| Status::internal(format!("ask {to}: {e}")))?;
     sender.send_request(request).await.map_err(failed)
 }
 
-fn passed(response: Response<Incoming>) -> Answer {
+pub(super) fn passed(response: Response<Incoming>) -> Answer {
     let (head, body) = response.into_parts();
     let mut answer = Response::new(AnswerBody::Passed(body));
     *answer.status_mut() = head.status;

@@ -10,7 +10,7 @@ use mote_api::tree::{Value, json, str_at};
 
 use super::answer::{self, Answer, Form};
 use super::asked::{Asked, read_tree};
-use super::{App, proxy, watch};
+use super::{App, list, proxy, relay, watch};
 use crate::api::admit;
 use crate::api::client::DeleteOptions;
 use crate::api::object;
@@ -20,7 +20,32 @@ use crate::api::request::{Target, Verb, WriteOptions};
 use crate::api::write::{Place, Written};
 use crate::auth::review;
 
+/// Kinds whose delete answers with the object even when it is gone at once (upstream's `ReturnDeletedObject`); all others say Success. Clients that parse
+/// answers by the published schema need it so.
+const RETURNED: [&str; 12] = [
+    "CSIDriver.storage.k8s.io",
+    "CSINode.storage.k8s.io",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ResourceQuota",
+    "Service",
+    "ServiceAccount",
+    "StorageClass.storage.k8s.io",
+    "VolumeAttachment.storage.k8s.io",
+    "VolumeAttributesClass.storage.k8s.io",
+];
+
 pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {
+    let mut answer = answer_to(app, asked, target, body).await?;
+    if let Some(told) = target.kind.custom.as_ref().and_then(|c| c.deprecated.clone()) {
+        answer::warn(&mut answer, &[told]);
+    }
+    Ok(answer)
+}
+
+async fn answer_to(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -> Result<Answer, Status> {
     let kind = &target.kind;
     if kind.verbs == Verbs::CreateOnly && target.verb != Verb::Create {
         return Err(Status::method_not_allowed(kind, target.verb.name()));
@@ -30,7 +55,8 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
         (Verb::Get | Verb::Create, sub @ ("exec" | "attach" | "portforward")) => {
             proxy::stream(app, asked, target, sub).await
         }
-        (_, "exec" | "attach" | "portforward" | "proxy") => {
+        (_, "proxy") => relay::answer(app, asked, target, body).await,
+        (_, "exec" | "attach" | "portforward") => {
             Err(Status::new(501, "NotImplemented", format!("{}/{} is not served yet", kind.plural, target.sub)))
         }
         (Verb::Get, "scale") => Ok(answer::value(200, &app.api.get_scale(kind, &target.ns, &target.name).await?)),
@@ -45,7 +71,7 @@ pub(crate) async fn handle(app: &Rc<App>, asked: &Asked, target: &Target, body: 
         (Verb::List, _) => {
             let form = Form::of(&asked.headers, &asked.query)?;
             let listed = app.api.list(kind, &target.ns, &ListQuery::parse(&asked.query)?).await?;
-            Ok(answer::list(kind, form, &listed, app.api.now()))
+            Ok(list::answer(kind, form, listed, app.api.now()))
         }
         (Verb::Watch, _) => watch::answer(app, asked, target).await,
         // Who could not read the answer writes nothing.
@@ -141,6 +167,11 @@ async fn change(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
         return written(app, asked, target, &app.api.update(place, object, &duplicates, &options).await?);
     }
     let ty = PatchType::of(&asked.media_type()).ok_or_else(|| Status::unsupported_media_type(&PatchType::ACCEPTED))?;
+    if ty == PatchType::Strategic && target.kind.custom.is_some() {
+        // Nobody but its author knows how to merge the lists of a custom resource.
+        let rest: Vec<&str> = PatchType::ACCEPTED.into_iter().filter(|t| !t.contains("strategic")).collect();
+        return Err(Status::unsupported_media_type(&rest));
+    }
     let (patch, duplicates) = read_tree(asked, body).await?;
     if target.sub == "scale" {
         return Ok(answer::value(200, &app.api.patch_scale(place, ty, &patch, &options).await?));
@@ -171,7 +202,7 @@ async fn delete(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming) -
         return Err(Status::method_not_allowed(kind, "delete"));
     }
     let (done, gone) = api.delete(kind, &target.ns, &target.name, &options, &write).await?;
-    if gone && !kind.is("", "Pod") {
+    if gone && !RETURNED.contains(&kind.group_kind().as_str()) {
         let status = Status::deleted(kind, &target.name, meta::uid(&done.value));
         return Ok(answer::value(200, &status_value(&status, &done.value)));
     }

@@ -41,9 +41,9 @@ pub(crate) async fn handle(
     };
     let query = Query::parse(head.uri.query().unwrap_or(""));
     let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
-    let mut asked =
-        Asked { method: head.method, path, query, headers: head.headers, user: sender.clone(), upgrade, kept: None };
-    let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, &head.uri, from, received));
+    let (method, uri, headers) = (head.method, head.uri, head.headers);
+    let mut asked = Asked { method, path, uri, query, headers, user: sender.clone(), upgrade, kept: None };
+    let audited = app.audit.is_some().then(|| trail::Trail::new(app, &mut asked, from, received));
     let done = match impersonate::apply(&app.api, sender, &asked.headers).await {
         Ok(user) => {
             asked.user = user;
@@ -88,7 +88,7 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
         "/metrics" => Ok(answer::bytes(200, "text/plain; version=0.0.4", metrics(app))),
         "/openid/v1/jwks" => Ok(answer::value(200, &app.tokens.accounts.jwks())),
         "/.well-known/openid-configuration" => Ok(answer::value(200, &app.tokens.accounts.configuration(&app.url))),
-        "/openapi/v2" => Ok(openapi::v2()),
+        "/openapi/v2" => openapi::v2(&app.api, &registry, asked).await,
         "/openapi/v3" => Ok(answer::value(200, &openapi::index(&registry))),
         "" => Ok(answer::value(
             200,
@@ -98,7 +98,7 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
             Ok(answer::text(200, "ok"))
         }
         _ => match path.strip_prefix("/openapi/v3/") {
-            Some(group_version) => openapi::group_version(&registry, group_version),
+            Some(group_version) => openapi::group_version(&app.api, &registry, asked, group_version).await,
             None => discovery::answer(app, asked, &registry, path),
         },
     }

@@ -15,31 +15,44 @@ use crate::api::request::Target;
 use crate::audit::{Facts, Level, Record};
 use crate::user::UserInfo;
 
+/// Bytes of an answer that is written into the audit log; of a longer one its length is.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
 pub(super) struct Trail {
     sender: Rc<UserInfo>,
     target: Option<Target>,
     level: Level,
-    uri: String,
     from: Option<IpAddr>,
     received: Time,
 }
 
 impl Trail {
     /// Makes `asked` keep its body if the policy wants it.
-    pub(super) fn new(app: &App, asked: &mut Asked, uri: &hyper::Uri, from: Option<IpAddr>, received: Time) -> Trail {
+    pub(super) fn new(app: &App, asked: &mut Asked, from: Option<IpAddr>, received: Time) -> Trail {
         let parsed = Target::parse(&app.api.registry(), asked.method.as_str(), &asked.path, &asked.query);
         let mut trail = Trail {
             sender: asked.user.clone(),
             target: parsed.and_then(Result::ok),
             level: Level::None,
-            uri: uri.to_string(),
             from,
             received,
         };
         let verb = trail.verb(asked);
         trail.level = app.audit.as_ref().map_or(Level::None, |a| a.level(&trail.facts(asked, &verb)));
-        asked.kept = (trail.level == Level::Request).then(|| RefCell::new(Value::Null));
+        let whole = matches!(trail.level, Level::Request | Level::RequestResponse);
+        asked.kept = whole.then(|| RefCell::new(Value::Null));
         trail
+    }
+    /// The object of an answer, where the policy wants it.
+    fn answer(&self, answer: &Answer) -> Option<Result<Value, usize>> {
+        let AnswerBody::Whole(Some(bytes)) = answer.body() else { return None };
+        if self.level != Level::RequestResponse {
+            return None;
+        }
+        if bytes.len() > ANSWER_BYTES_MAX {
+            return Some(Err(bytes.len()));
+        }
+        serde_json::from_slice(bytes).ok().map(Ok)
     }
     fn verb(&self, asked: &Asked) -> String {
         let plain = || asked.method.as_str().to_ascii_lowercase();
@@ -56,11 +69,12 @@ impl Trail {
             id: app.api.uuid(),
             level: self.level,
             facts: self.facts(asked, &verb),
-            uri: &self.uri,
+            uri: &asked.uri.to_string(),
             impersonated: (!Rc::ptr_eq(&self.sender, &asked.user)).then_some(&*asked.user),
             from: self.from.map_or_else(String::new, |ip| ip.to_string()),
             agent: asked.user_agent(),
             body: asked.kept.as_ref().map(RefCell::take),
+            answer: self.answer(answer),
             complete: matches!(answer.body(), AnswerBody::Whole(_)),
             code: answer.status().as_u16(),
             message,

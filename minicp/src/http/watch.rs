@@ -64,6 +64,7 @@ pub(crate) async fn answer(app: &Rc<App>, asked: &Asked, target: &Target) -> Res
             (listed.entries, listed.revision)
         }
     };
+    app.api.store.reach(from).await;
     let watch = app.api.watch(&target.kind, &target.ns, query.filter, from)?;
     let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
     let bookmarks = asked.query.flag("allowWatchBookmarks");
@@ -96,9 +97,18 @@ impl Stream {
             return;
         }
         let sender = self.sender.clone();
+        let mut defined = self.app.api.defined.subscribe();
         loop {
             let next = tokio::select! {
                 next = self.watch.next() => next,
+                Ok(()) = defined.changed(), if self.watch.kind.custom.is_some() => {
+                    // The kind went with its definition: whoever watches has to ask anew.
+                    let kind = &self.watch.kind;
+                    if self.app.api.registry().by_resource(&kind.group, &kind.version, &kind.plural).is_none() {
+                        return;
+                    }
+                    continue;
+                }
                 () = sender.closed() => return,
                 () = tokio::time::sleep_until(deadline) => {
                     // The last word: from here a client may go on, though nothing it asked for has happened for long.

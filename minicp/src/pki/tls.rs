@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::{Authority, Identity, PkiError};
 use crate::clock::{Clock, SystemClock};
@@ -61,12 +63,73 @@ pub fn server(authority: &Authority, identity: &Identity) -> Result<Arc<ServerCo
 
 /// For talking to node agents.
 pub fn client(authority: &Authority, identity: &Identity) -> Result<Arc<ClientConfig>, PkiError> {
-    let (certs, key) = parts(identity)?;
-    let config = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
+    outgoing(&authority.ca_pem, Some((&identity.cert_pem, &identity.key_pem)))
+}
+
+/// For talking to servers of another authority: certificates and key are PEM.
+pub fn outgoing(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<Arc<ClientConfig>, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.map_err(failed)?).map_err(failed)?;
+    }
+    let builder = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
         .with_safe_default_protocol_versions()
         .map_err(failed)?
-        .with_root_certificates(roots(&authority.ca_pem)?)
-        .with_client_auth_cert(certs, key)
-        .map_err(failed)?;
+        .with_root_certificates(roots);
+    Ok(Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(failed)?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(failed)?;
+            builder.with_client_auth_cert(chain, key).map_err(failed)?
+        }
+    }))
+}
+
+/// For talking to whatever a pod serves: encrypted, and nothing is known of the other side (as upstream's proxy does it).
+pub fn to_anybody() -> Result<Arc<ClientConfig>, PkiError> {
+    let provider = Arc::new(default_provider());
+    let config = ClientConfig::builder_with_details(provider.clone(), Arc::new(Floored))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Takes any certificate whose key its owner has.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

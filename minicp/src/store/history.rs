@@ -37,6 +37,10 @@ impl Index {
     pub fn revision(&self) -> Revision {
         self.revision
     }
+    /// The oldest revision that can be read.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
     pub fn keys(&self) -> &BTreeMap<Rc<str>, Entry> {
         &self.keys
     }

@@ -2,11 +2,13 @@
 //!
 //! Every commit gets the next revision; every key knows by which revision it was made and last written; what changed since a
 //! revision can be watched and read until history is compacted. Keys are `/registry/<group or core>/<plural>/[<ns>/]<name>`.
-//! One engine is here, the embedded [`log`]; another (etcd v3 itself) fits behind the same trait.
+//! Two engines are here: the embedded [`log`], and [`etcd`] v3 itself.
 
+pub mod etcd;
 pub mod history;
 pub mod log;
 pub(crate) mod sealed;
+pub mod snapshot;
 mod watcher;
 
 use std::future::Future;
@@ -16,6 +18,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 pub use watcher::{Ended, Feed, WATCH_BACKLOG_MAX, Watcher};
+
+/// What lies under these is not kept: heartbeats and events, all of the volatile class.
+pub const VOLATILE_PREFIXES: [&str; 2] = ["/registry/core/events/", "/registry/coordination.k8s.io/leases/"];
 
 /// Counts commits. 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -84,6 +89,16 @@ pub struct Compacted {
     pub oldest: Revision,
 }
 
+/// Why a question was not answered.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Compacted(#[from] Compacted),
+    /// The engine is out of reach.
+    #[error("the store is not available: etcd: {0}")]
+    Unavailable(Rc<str>),
+}
+
 /// Why a commit was not done. Nothing of it is visible then.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CommitError {
@@ -110,17 +125,22 @@ pub struct Change {
 
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// The answer to a question about the present or the past.
-pub type Reading<'a, T> = Pending<'a, Result<T, Compacted>>;
+pub type Reading<'a, T> = Pending<'a, Result<T, ReadError>>;
 
 /// A store engine.
 pub trait Store {
     /// The newest revision that reads see.
     fn revision(&self) -> Revision;
+    /// Ready when reads see `revision`, if that is given out at all: another server of the same state may have told a client of it.
+    fn reach(&self, _revision: Revision) -> Pending<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// At a past revision, or now.
     fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Reading<'a, Option<Entry>>;
     /// Keys that start with `prefix` and come after `after` ("": from the first), at most `limit` (0: all).
     fn range<'a>(&'a self, prefix: &'a str, after: &'a str, at: Option<Revision>, limit: usize) -> Reading<'a, Range>;
-    /// Ready when the commit is as safe as its class promises and visible to reads. Order of calls is order of revisions.
+    /// Ready when the commit is as safe as its class promises and visible to reads. It is done even if nobody waits for it. Two that are under way
+    /// at once may come in either order.
     fn commit(&self, txn: Txn) -> Pending<'_, Result<Revision, CommitError>>;
     /// Changes of keys that start with `prefix`, by revisions after `from`.
     fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Compacted>;

@@ -24,6 +24,11 @@ const KEYS_MAX: usize = 32;
 /// Values sealed anew by one commit.
 const BATCH: usize = 64;
 
+/// Whether a value needs a key to be read.
+pub(crate) fn is_sealed(value: &[u8]) -> bool {
+    value.starts_with(MARK)
+}
+
 struct Key {
     /// `k8s:enc:<provider>:v1:<name>:`
     head: Vec<u8>,
@@ -98,7 +103,7 @@ impl Keys {
     }
     /// None: sealed, and no key of ours opens it.
     fn open(&self, key: &str, value: &Bytes) -> Option<Bytes> {
-        if !value.starts_with(MARK) {
+        if !is_sealed(value) {
             return Some(value.clone());
         }
         let (with, rest) = self.keys.iter().find_map(|k| Some((k, value.strip_prefix(k.head.as_slice())?)))?;
@@ -112,7 +117,7 @@ impl Keys {
     fn is_current(&self, key: &str, value: &Bytes) -> bool {
         match self.keys.first().filter(|_| self.seals && self.concerns(key)) {
             Some(first) => value.starts_with(&first.head),
-            None => !value.starts_with(MARK),
+            None => !is_sealed(value),
         }
     }
     fn opened(&self, key: &str, entry: Entry) -> Entry {
@@ -137,7 +142,7 @@ pub(crate) async fn open(store: Rc<dyn Store>, config: Option<&str>) -> Result<R
     let keys = config.map(Keys::parse).transpose().map_err(|e| format!("encryption.yaml: {e}"))?;
     let all = store.range("/registry/", "", None, 0).await.map_err(|e| e.to_string())?;
     let Some(keys) = keys else {
-        return match all.entries.iter().find(|(_, e)| e.value.starts_with(MARK)) {
+        return match all.entries.iter().find(|(_, e)| is_sealed(&e.value)) {
             None => Ok(store),
             Some((key, _)) => Err(format!("{key} is encrypted, and there is no encryption.yaml with its key")),
         };
@@ -169,6 +174,9 @@ impl Store for Sealed {
     fn revision(&self) -> Revision {
         self.inner.revision()
     }
+    fn reach(&self, revision: Revision) -> Pending<'_, ()> {
+        self.inner.reach(revision)
+    }
     fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Reading<'a, Option<Entry>> {
         if !self.keys.concerns(key) {
             return self.inner.get(key, at);
@@ -179,7 +187,7 @@ impl Store for Sealed {
         Box::pin(async move {
             let mut range = self.inner.range(prefix, after, at, limit).await?;
             for (key, entry) in &mut range.entries {
-                if entry.value.starts_with(MARK) {
+                if is_sealed(&entry.value) {
                     *entry = self.keys.opened(key, entry.clone());
                 }
             }

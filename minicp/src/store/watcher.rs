@@ -102,6 +102,15 @@ impl Feed {
         shared.wake.notify_one();
         queue.state == State::Open
     }
+    /// The reader has missed something.
+    pub fn cut(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            let mut queue = shared.queue.borrow_mut();
+            queue.changes = VecDeque::new();
+            queue.state = State::Lagged;
+            shared.wake.notify_one();
+        }
+    }
     pub fn close(&self) {
         if let Some(shared) = self.0.upgrade() {
             shared.queue.borrow_mut().state = State::Closed;

@@ -151,8 +151,13 @@ fn patches_and_scale() {
         assert_eq!(dry["spec"]["replicas"], 8);
         assert_eq!(s.get(&one).await.1["spec"]["replicas"], 4);
         let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ssa"}, "data": {"k": "v"}});
-        let (code, _) = s.patch(&format!("{MAPS}/ssa?fieldManager=me"), "apply-patch+yaml", wanted.clone()).await;
-        assert_eq!(code, 201);
+        let (code, made) = s.patch(&format!("{MAPS}/ssa?fieldManager=me"), "apply-patch+yaml", wanted.clone()).await;
+        assert_eq!((code, &made["metadata"]["managedFields"][0]["operation"]), (201, &json!("Apply")));
+        // What an applier no longer says goes.
+        let fewer = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ssa"}, "data": {"l": "v"}});
+        let (_, changed) = s.patch(&format!("{MAPS}/ssa?fieldManager=me"), "apply-patch+yaml", fewer).await;
+        assert_eq!(changed["data"], json!({"l": "v"}));
+        s.patch(&format!("{MAPS}/ssa?fieldManager=me"), "apply-patch+yaml", wanted.clone()).await;
         let mut other = wanted;
         other["data"]["k"] = "w".into();
         assert_eq!(s.patch(&format!("{MAPS}/ssa?fieldManager=you"), "apply-patch+yaml", other.clone()).await.0, 409);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_was_done_is_on_record() {
-    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n  resources: [{group: '', resources: [secrets]}]\n- level: Request\n  verbs: [create]\n  resources: [{group: '', resources: [configmaps]}]\n";
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n  resources: [{group: '', resources: [secrets]}]\n- level: Request\n  verbs: [create]\n  resources: [{group: '', resources: [configmaps]}]\n- level: RequestResponse\n  resources: [{group: '', resources: [services, serviceaccounts]}]\n";
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("audit-policy.yaml"), policy).unwrap();
     local(async {
@@ -14,6 +14,12 @@ fn what_was_done_is_on_record() {
             .await;
         c.make(MAPS, json!({"metadata": {"name": "m"}, "data": {"a": "1"}})).await;
         c.get(&admin(), MAPS).await;
+        c.make(
+            "/api/v1/namespaces/default/services",
+            json!({"metadata": {"name": "w"}, "spec": {"ports": [{"port": 80}]}}),
+        )
+        .await;
+        c.get(&admin(), "/api/v1/namespaces/default/services/none").await;
         c.send(&admin(), "GET", "/api/v1/namespaces/default/secrets/s", &[("Impersonate-User", "ann")], Value::Null)
             .await;
         let path = dir.path().join("audit.log");
@@ -21,20 +27,28 @@ fn what_was_done_is_on_record() {
         for _ in 0..200 {
             let text = std::fs::read_to_string(&path).unwrap();
             events = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-            if events.len() >= 3 {
+            if events.len() >= 5 {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        assert_eq!(events.len(), 3, "{events:?}");
+        assert_eq!(events.len(), 5, "{events:?}");
         assert!(!events[0].to_string().contains("hush") && events[0].get("requestObject").is_none());
         assert_eq!((&events[1]["level"], &events[1]["requestObject"]["data"]["a"]), (&json!("Request"), &json!("1")));
         assert_eq!((&events[1]["verb"], &events[1]["objectRef"]["resource"]), (&json!("create"), &json!("configmaps")));
         assert_eq!(
-            (&events[2]["user"]["username"], &events[2]["impersonatedUser"]["username"]),
+            (&events[4]["user"]["username"], &events[4]["impersonatedUser"]["username"]),
             (&json!("kubernetes-admin"), &json!("ann"))
         );
-        assert_eq!(events[2]["responseStatus"]["code"], 403);
+        assert_eq!(events[4]["responseStatus"]["code"], 403);
+        // What was asked and what was answered; of a refusal too.
+        assert_eq!(
+            (&events[2]["level"], &events[2]["requestObject"]["spec"]["ports"][0]["port"]),
+            (&json!("RequestResponse"), &json!(80))
+        );
+        assert!(events[2]["responseObject"]["spec"]["clusterIP"].is_string(), "{}", events[2]);
+        assert_eq!(events[3]["responseObject"]["reason"], "NotFound");
+        assert!(events[1].get("responseObject").is_none());
         server.stop().await;
     });
 }
@@ -119,5 +133,96 @@ fn a_crowd_of_one_user_does_not_starve_a_node() {
         while let Some(one) = crowd.join_next().await {
             one.unwrap();
         }
+    });
+}
+
+#[test]
+fn heartbeats_come_through_whatever_others_ask() {
+    const BEATS: usize = 20;
+    run(&[], |mut c| async move {
+        for n in 0..5 {
+            c.make(MAPS, json!({"metadata": {"name": format!("m{n}")}, "data": {"a": "x".repeat(1_000)}})).await;
+        }
+        c.role("", "reader", json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}])).await;
+        c.bind("", "reader", "User", "ann").await;
+        let served = Rc::new(std::cell::Cell::new(0));
+        let mut crowd = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let (server, served) = (c.server.clone(), served.clone());
+            crowd.spawn_local(async move {
+                let mut one = Cluster { server, clients: HashMap::new() };
+                loop {
+                    one.get(&ann(), &format!("{MAPS}?labelSelector=x%3Dy")).await;
+                    served.set(served.get() + 1);
+                }
+            });
+        }
+        while served.get() < 200 {
+            tokio::task::yield_now().await;
+        }
+        let node = UserInfo::node("n");
+        let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+        assert_eq!(c.post(&node, leases, json!({"metadata": {"name": "n"}})).await.code, 201);
+        let before = served.get();
+        for beat in 0..BEATS {
+            let renewed = json!({"spec": {"leaseDurationSeconds": 40 + beat}});
+            assert_eq!(c.patch(&node, &format!("{leases}/n"), renewed).await.code, 200);
+        }
+        // A request takes a handful of turns of the one thread, and in each no more lists are served than one user has seats: without seats it would be
+        // all 200 clients, each time.
+        let between = (served.get() - before) / BEATS;
+        assert!(between <= 8 * minicp::USER_SEATS_MAX, "{between} lists were served for each heartbeat");
+        crowd.abort_all();
+    });
+}
+
+/// Time is virtual here: it passes when nothing else can happen.
+#[test]
+fn who_says_nothing_is_not_kept() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let server = start(dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
+        let address = server.url().trim_start_matches("https://").to_owned();
+        let mut silent = Vec::new();
+        for n in 0..40 {
+            let mut tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
+            if n % 2 == 0 {
+                // The beginning of a TLS record that never ends.
+                tcp.write_all(&[22, 3, 1, 2, 0, 1]).await.unwrap();
+            }
+            silent.push(tcp);
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = rustls_pki_types::pem::PemObject::from_pem_slice(server.ca_pem().as_bytes()).unwrap();
+        roots.add(ca).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let mut slow = tls.connect(name.clone(), tcp).await.unwrap();
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
+        // Others are served meanwhile.
+        let tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let mut quick = tls.connect(name, tcp).await.unwrap();
+        quick.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = quick.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        tokio::time::pause();
+        for mut tcp in silent {
+            let mut rest = Vec::new();
+            let _ = tcp.read_to_end(&mut rest).await;
+            assert!(rest.len() < 100, "{rest:?}");
+        }
+        let mut rest = Vec::new();
+        let _ = slow.read_to_end(&mut rest).await;
+        assert!(!rest.starts_with(b"HTTP/1.1 200"));
+        tokio::time::resume();
+        server.stop().await;
     });
 }

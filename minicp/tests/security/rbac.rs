@@ -260,3 +260,48 @@ fn nodes_see_what_their_pods_name() {
         assert_eq!(c.post(&node, tokens, json!({"spec": {"audiences": []}})).await.code, 403);
     });
 }
+
+#[test]
+fn proxies_are_for_who_may_and_reach_no_further_than_objects_say() {
+    run(&[], |mut c| async move {
+        c.make(PODS, pod("p", json!({}))).await;
+        let status = |ip: &str| json!({"status": {"podIP": ip, "podIPs": [{"ip": ip}]}});
+        let proxy = format!("{PODS}/p:80/proxy/");
+        let refused = c.get(&ann(), &proxy).await;
+        assert_eq!(
+            (refused.code, refused.message().contains(r#"resource "pods/proxy""#)),
+            (403, true),
+            "{}",
+            refused.body
+        );
+        // Reading pods is not enough, nor is `get` for what is sent as POST.
+        c.role("", "reader", json!([{"apiGroups": [""], "resources": ["pods", "pods/proxy"], "verbs": ["get"]}])).await;
+        c.bind("", "reader", "User", "ann").await;
+        assert_eq!(c.get(&ann(), &proxy).await.code, 503);
+        assert_eq!(c.post(&ann(), &proxy, json!({})).await.code, 403);
+        for ip in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "::1", "nonsense"] {
+            let told = c.patch(&admin(), &format!("{PODS}/p/status"), status(ip)).await;
+            if told.code == 200 {
+                let said = c.get(&ann(), &proxy).await;
+                assert_eq!((said.code, said.message()), (400, "address not allowed"), "{ip}");
+            }
+        }
+        // Endpoints that somebody wrote by hand are nobody's pod.
+        c.make(
+            "/api/v1/namespaces/default/services",
+            json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}),
+        )
+        .await;
+        let by_hand = json!([{"ip": "10.9.9.9", "targetRef": {"kind": "Pod", "name": "p"}}, {"ip": "10.9.9.8"}]);
+        let subsets = json!([{"addresses": by_hand, "ports": [{"port": 80}]}]);
+        c.make("/api/v1/namespaces/default/endpoints", json!({"metadata": {"name": "s"}, "subsets": subsets})).await;
+        for (name, code) in [("s", 503), ("s:80", 503), ("s:81", 503), ("ftp:s:80", 400), ("none", 404)] {
+            let said = c.get(&admin(), &format!("/api/v1/namespaces/default/services/{name}/proxy/x")).await;
+            assert_eq!(said.code, code, "{name}: {}", said.body);
+        }
+        // Relative links need the folder.
+        assert_eq!(c.get(&admin(), &format!("{PODS}/p/proxy")).await.code, 301);
+        assert_eq!(c.get(&admin(), "/api/v1/nodes/none/proxy/healthz").await.code, 404);
+        assert_eq!(c.get(&ann(), "/api/v1/nodes/none/proxy/healthz").await.code, 403);
+    });
+}

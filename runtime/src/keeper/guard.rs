@@ -6,8 +6,9 @@
 //! - The guard dies: the worker hears of it (PR_SET_PDEATHSIG), forks, and is the guard of the child, which goes on with all of its memory and
 //!   connections.
 //! - Both die before the other can fork, or first the worker of a container and later the guard that took it over: the kernel gives what they had
-//!   to init, for nobody can be put above a process that runs already. The containers go on; their statuses are read as a stranger's: from
-//!   /proc before init reaps, or (kernels from 6.15 on) by pidfd after it has. Where both come too late the exit's note says so.
+//!   to init, for nobody can be put above a process that runs already. The containers go on; their statuses are a stranger's: told by pidfd on
+//!   kernels from 6.15 on, by the process connector ([`super::exits`]) on older ones. What ends while neither is there at all is told by
+//!   pidfd to who has kept one ([`super::Witness`], the agent; from 6.15 on); before that, the exit's note says that its status is lost.
 //! - The worker ends for an upgrade: the guard executes the newer binary in place, so the containers stay its children.
 //!
 //! Guard and worker share a socket: the worker hands over copies of descriptors ([`Kept`]: FIFOs, terminals, clients' pipes), which are safe once

@@ -2,6 +2,7 @@
 
 use super::attach::Attachment;
 use super::exec::Place;
+use super::exits::Exits;
 use super::journal::Journal;
 use super::kept::Kept;
 use super::log::CHUNK_BYTES;
@@ -244,9 +245,10 @@ impl Held {
     }
 
     /// Wait status of a process that somebody else reaps: our guard, who writes it down first, or init.
-    pub(crate) fn foreign_status(&self, folder: &Path) -> Option<i32> {
-        let told = |pidfd: &OwnedFd| {
+    pub(crate) fn foreign_status(&self, folder: &Path, exits: &mut Exits) -> Option<i32> {
+        let mut told = |pidfd: &OwnedFd| {
             record::read_status(folder)
+                .or_else(|| exits.status(self.record.pid))
                 .or_else(|| record::zombie_status(self.record.pid, self.record.start_time))
                 .or_else(|| sys::pidfd_exit_status(pidfd.as_fd()))
         };

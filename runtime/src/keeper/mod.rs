@@ -5,12 +5,13 @@
 //!
 //! A keeper is two processes, `guard` and worker; `server` is the worker's loop, `journal` what is on its way from FIFO to log, `held` one
 //! container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the client's ends of one, `log` the CRI files, `record` what
-//! survives on the tmpfs, `kept` what survives in the guard, `stdio` what the first process reads and writes, `attach` who listens, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
+//! survives on the tmpfs, `kept` what survives in the guard, `exits` how strangers end, `witness` what an agent may keep, `stdio` what the first process reads and writes, `attach` who listens, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
 
 mod attach;
 mod client;
 mod clients;
 mod exec;
+mod exits;
 mod guard;
 mod held;
 mod journal;
@@ -24,23 +25,28 @@ mod sandbox;
 mod server;
 pub mod session;
 mod stdio;
+mod witness;
 
 pub use client::Client;
 pub use rundir::RunDir;
+pub use witness::Witness;
 
 use crate::cgroup::{self, Layout};
 use crate::sys;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::{Failure, FailureKind, Reply, Request};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// Socket inside the keeper's folder.
 pub const SOCKET: &str = "keeper.sock";
+/// What its process is called.
+const NAME: &str = "mote-keeper";
 /// What the keeper has to say to people, inside its folder.
 pub const LOG: &str = "keeper.log";
 
@@ -57,6 +63,10 @@ pub fn spawn(exe: &Path, dir: &Path) -> io::Result<i32> {
         Err(failure) if failure.kind == FailureKind::Version => return replace(exe, dir),
         Err(_) => {}
     }
+    daemon(exe, dir)
+}
+
+fn daemon(exe: &Path, dir: &Path) -> io::Result<i32> {
     let said = Command::new(exe).arg("keeper").arg("--dir").arg(dir).stdin(Stdio::null()).output()?;
     match hello(dir) {
         Ok(pid) => Ok(pid),
@@ -96,7 +106,7 @@ const REPLACE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10)
 pub fn replace(exe: &Path, dir: &Path) -> io::Result<i32> {
     let dir = RunDir::new(dir);
     let pid = || std::fs::read_to_string(dir.pid()).ok().and_then(|t| t.parse::<i32>().ok()).filter(|p| *p > 1);
-    let old = pid().ok_or_else(|| io::Error::other("replace keeper: none is running"))?;
+    let Some(old) = pid() else { return succeed(exe, &dir) };
     std::fs::write(dir.upgrade(), exe.as_os_str().as_encoded_bytes())?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGHUP)?;
     let until = std::time::Instant::now() + REPLACE_WAIT_MAX;
@@ -107,6 +117,28 @@ pub fn replace(exe: &Path, dir: &Path) -> io::Result<i32> {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     hello(dir.path())
+}
+
+/// A keeper of protocol 1 is a single process, which cannot become another: it is ended, and its containers are adopted by their records, whose
+/// format is the same. Their ends are a stranger's then.
+fn succeed(exe: &Path, dir: &RunDir) -> io::Result<i32> {
+    let stream = UnixStream::connect(dir.socket())
+        .map_err(|e| io::Error::other(format!("replace keeper: none is running ({e})")))?;
+    let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    let pidfd = sys::pidfd_open(peer.pid())?;
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", peer.pid())).unwrap_or_default();
+    if name.trim() != NAME {
+        let text =
+            format!("replace keeper: {} is {:?}: end it with the executable that started it", peer.pid(), name.trim());
+        return Err(io::Error::other(text));
+    }
+    sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL)?;
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let wait = PollTimeout::try_from(REPLACE_WAIT_MAX).unwrap_or(PollTimeout::MAX);
+    if poll(&mut fds, wait)? == 0 {
+        return Err(io::Error::other(format!("replace keeper: {} does not end", peer.pid())));
+    }
+    daemon(exe, dir.path())
 }
 
 /// The hidden subcommand `keeper --dir DIR`: becomes a daemon and runs until [`protocol::Request::Shutdown`]. The process that was

@@ -5,6 +5,7 @@ mod requests;
 use super::attach::Attachment;
 use super::clients::Clients;
 use super::exec;
+use super::exits::Exits;
 use super::guard::Guard;
 use super::held::{Held, Phase};
 use super::journal::Journal;
@@ -57,6 +58,7 @@ pub(crate) struct Server {
     guard: Guard,
     /// Of containers that have ended: they get the rest.
     parting: Vec<Attachment>,
+    exits: Exits,
     last_attachment: u64,
     outcome: Option<Outcome>,
 }
@@ -90,6 +92,7 @@ impl Server {
         let (mut held, mut dead) = (BTreeMap::new(), Vec::new());
         std::fs::create_dir_all(dir.containers())?;
         std::fs::create_dir_all(dir.sandboxes())?;
+        let exits = Exits::listen();
         for entry in std::fs::read_dir(dir.containers())?.flatten() {
             if let Some((found, ended)) = Held::recover(&entry.path(), &layout, &mut kept) {
                 let id = found.record.id.clone();
@@ -116,9 +119,11 @@ impl Server {
             journal,
             guard,
             parting: Vec::new(),
+            exits,
             last_attachment,
             outcome: None,
         };
+        server.exits.narrow(&server.strangers());
         dead.into_iter().for_each(|(id, status)| server.exited(&id, status));
         Ok(server)
     }
@@ -127,16 +132,26 @@ impl Server {
     pub(crate) fn adopted(&mut self, guard: Guard) {
         self.guard = guard;
         self.outcome = None;
+        let exits = Exits::listen();
         for held in self.held.values_mut() {
             if let Phase::Running { child, .. } | Phase::Starting { child, .. } = &mut held.phase {
                 *child = false;
             }
         }
+        self.exits = exits;
+        self.exits.narrow(&self.strangers());
         for mut run in std::mem::take(&mut self.execs) {
             run.expire();
             let text = format!("exec in {}: the keeper was disturbed", run.container);
             self.clients.reply(run.asked, Reply::Failed(Failure::new(FailureKind::Busy, text)));
         }
+    }
+
+    /// Containers that are not our children.
+    fn strangers(&self) -> Vec<i32> {
+        let foreign =
+            |h: &&Held| matches!(h.phase, Phase::Running { child: false, .. } | Phase::Starting { child: false, .. });
+        self.held.values().filter(foreign).map(|h| h.record.pid).collect()
     }
 
     /// What a guard keeps of a worker.
@@ -260,8 +275,10 @@ impl Server {
             }
             Source::Parting(number) => serve(self.parting.iter_mut(), number, state),
             Source::Adopted(id) => {
-                let status = self.held.get(&id).and_then(|h| h.foreign_status(&self.dir.container(&id)));
+                let folder = self.dir.container(&id);
+                let status = self.held.get(&id).and_then(|h| h.foreign_status(&folder, &mut self.exits));
                 self.exited(&id, status);
+                self.exits.narrow(&self.strangers());
             }
             Source::ExecOutput(pid) => {
                 if let Some(run) = self.execs.iter_mut().find(|e| e.pid == pid) {

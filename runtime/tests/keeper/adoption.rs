@@ -136,3 +136,104 @@ fn another_version_is_told_and_replaced() {
     assert_ne!(keeper::replace(&exe(), node.run.path()).unwrap(), before);
     assert!(keeper::replace(&exe(), &node.dir.path().join("nobody")).is_err());
 }
+
+/// Both of the keeper dead, the container ends in nobody's hands, and another keeper comes: the kernel still knows (from 6.15 on).
+#[test]
+fn a_witness_knows_what_no_keeper_saw() {
+    let mut node = Node::new("witness");
+    node.start(node.container("c1", "while [ ! -e /flag/up ]; do sleep 0.01; done; exit 44")).unwrap();
+    let mut listed = node.list().0.remove(0);
+    let witness = keeper::Witness::of(&listed).unwrap();
+    assert!(keeper::Witness::of(&Listed { start_time: listed.start_time + 1, ..listed.clone() }).is_none());
+    let (worker, guard) = pair(&node.run);
+    // Stopped first, so that neither can follow the other.
+    for signal in [nix::sys::signal::Signal::SIGSTOP, nix::sys::signal::Signal::SIGKILL] {
+        kill(guard, signal);
+        kill(worker, signal);
+    }
+    node.raise_flag("c1");
+    let until = Instant::now() + WAIT;
+    while std::path::Path::new(&format!("/proc/{}", listed.pid)).exists() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    keeper::spawn(&exe(), node.run.path()).unwrap();
+    node.reconnect();
+    listed = node.list().0.remove(0);
+    let State::Exited(exit) = &listed.state else { panic!("{listed:?}") };
+    assert_eq!(exit.code, 255);
+    assert!(exit.note.starts_with("exit status lost"), "{exit:?}");
+    witness.mend_listed(&mut listed);
+    let State::Exited(exit) = listed.state else { panic!() };
+    match kernel_tells_reaped_ends() {
+        true => assert_eq!((exit.code, exit.note.as_str()), (44, "")),
+        false => assert_eq!(exit.code, 255),
+    }
+}
+
+/// Not a test but the keeper of protocol 1 that the next one replaces: one process, no file with its pid, no signal that it knows.
+#[test]
+fn as_a_keeper_of_protocol_1() {
+    use std::io::{Read, Write};
+    let Some(dir) = std::env::var_os("KEEPER_TEST_AS_OLD") else { return };
+    let socket = std::path::Path::new(&dir).join(keeper::SOCKET);
+    let _ = std::fs::remove_file(&socket);
+    for stream in std::os::unix::net::UnixListener::bind(&socket).unwrap().incoming() {
+        let mut stream = stream.unwrap();
+        let _ = stream.read(&mut [0; 64]);
+        let _ = stream.write_all(&[4, 0, 0, 0, 1, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn a_keeper_of_protocol_1_is_succeeded() {
+    let mut node = Node::new("old");
+    node.start(node.container("c1", "while [ ! -e /flag/up ]; do sleep 0.01; done; echo last; exit 12")).unwrap();
+    let (worker, guard) = pair(&node.run);
+    for signal in [nix::sys::signal::Signal::SIGSTOP, nix::sys::signal::Signal::SIGKILL] {
+        kill(guard, signal);
+        kill(worker, signal);
+    }
+    std::fs::remove_file(node.run.pid()).unwrap();
+    let until = Instant::now() + WAIT;
+    while std::os::unix::net::UnixStream::connect(node.run.socket()).is_ok() {
+        assert!(Instant::now() < until, "both are dead");
+    }
+    let dead = keeper::replace(&exe(), node.run.path()).unwrap_err();
+    assert!(dead.to_string().contains("none is running"), "{dead}");
+    let old = |name: &str| {
+        let exe = node.dir.path().join(name);
+        std::fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+        let mut command = std::process::Command::new(exe);
+        command.args(["--exact", "adoption::as_a_keeper_of_protocol_1"]).env("KEEPER_TEST_AS_OLD", node.run.path());
+        let child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + WAIT;
+        while std::os::unix::net::UnixStream::connect(node.run.socket()).is_err() {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child
+    };
+    let mut stranger = old("stranger");
+    let refused = keeper::spawn(&exe(), node.run.path()).map_err(|e| e.to_string());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(refused.as_ref().is_err_and(|e| e.contains("end it with the executable")), "{refused:?}");
+    let mut child = old("mote-keeper");
+    let spawned = keeper::spawn(&exe(), node.run.path());
+    let _ = child.kill(); // it is dead already
+    child.wait().unwrap();
+    assert_ne!(spawned.unwrap(), child.id() as i32);
+    node.reconnect();
+    node.raise_flag("c1");
+    let exit = node.exit("c1");
+    assert_eq!((exit.code, exit.note.as_str()), (12, ""));
+    assert_eq!(node.lines("c1"), ["stdout F last"]);
+}
+
+/// PIDFD_INFO_EXIT is of Linux 6.15.
+fn kernel_tells_reaped_ends() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release.split(['.', '-']).take(2).map(|n| n.parse().unwrap_or(0)).collect();
+    numbers >= vec![6, 15]
+}

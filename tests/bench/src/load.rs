@@ -1,10 +1,14 @@
-//! `bench-load ADDR CA.pem CLIENT.pem create|get|pods|watch CLIENTS REQUESTS`: many clients of one API server, each with a connection
+//! `bench-load ADDR CA.pem CLIENT.pem create|fill|get|pods|list|watch|crowd|cluster CLIENTS REQUESTS`: many clients of one API server, each with a connection
 //! of its own and one request under way, over TLS as kubectl does it. Prints one line of JSON: requests per second over all clients,
 //! and how long one took (median and 99th percentile, in milliseconds). One thread: on a small machine the rest is the server's.
 //!
 //! `create` makes ConfigMaps, `get` reads one of them, `pods` lists the pods, `watch` makes them one after another and measures from just
-//! before the request is sent until the ADDED event of another connection's watch is here.
+//! before the request is sent until the ADDED event of another connection's watch is here. `fill` makes ConfigMaps of 2 kB, `list` lists them all.
+//! `crowd` opens CLIENTS watches of one object and changes it REQUESTS times; `cluster` makes the objects of CLIENTS nodes.
 #![forbid(unsafe_code)]
+
+mod cluster;
+mod crowd;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,7 +24,8 @@ use tokio::net::TcpStream;
 type Fault = Box<dyn Error>;
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const USAGE: &str = "usage: bench-load ADDR CA.pem CLIENT.pem create|get|pods|watch CLIENTS REQUESTS";
+const USAGE: &str =
+    "usage: bench-load ADDR CA.pem CLIENT.pem create|fill|get|pods|list|watch|crowd|cluster CLIENTS REQUESTS";
 /// Bytes of one event of a watch; more is not ours.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
@@ -66,7 +71,7 @@ async fn ask(
         .method(method)
         .uri(path)
         .header("Host", "127.0.0.1")
-        .header("Content-Type", "application/json")
+        .header("Content-Type", if method == "PATCH" { "application/merge-patch+json" } else { "application/json" })
         .body(Full::new(Bytes::from(body)))?;
     let answer = sender.send_request(request).await?;
     if !answer.status().is_success() {
@@ -77,10 +82,21 @@ async fn ask(
     Ok(answer)
 }
 
-async fn create(sender: &mut SendRequest<Full<Bytes>>, name: &str) -> Result<(), Fault> {
-    let body = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b".repeat(100)}});
+/// A ConfigMap with so many bytes of data.
+async fn create(sender: &mut SendRequest<Full<Bytes>>, name: &str, bytes: usize) -> Result<(), Fault> {
+    let body = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b".repeat(bytes)}});
     ask(sender, "POST", PATH, body.to_string()).await?.into_body().collect().await?;
     Ok(())
+}
+
+/// Asks and counts the bytes, keeping none.
+async fn drain(sender: &mut SendRequest<Full<Bytes>>, path: &str) -> Result<usize, Fault> {
+    let mut body = ask(sender, "GET", path, String::new()).await?.into_body();
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        bytes += frame?.data_ref().map_or(0, Bytes::len);
+    }
+    Ok(bytes)
 }
 
 /// A watch of everything that comes from now on.
@@ -125,18 +141,20 @@ async fn client(target: &Target, what: &str, me: &str, count: usize) -> Result<V
     let mut sender = target.connect().await?;
     let mut watch = if what == "watch" { Some(Watch::open(target).await?) } else { None };
     if what == "get" {
-        create(&mut sender, me).await?;
+        create(&mut sender, me, 100).await?;
     }
     let mut took = Vec::with_capacity(count);
     for i in 0..count {
         let (name, one) = (format!("{me}-{i}"), format!("{PATH}/{me}"));
         let began = Instant::now();
         match (what, &mut watch) {
-            ("create", _) => create(&mut sender, &name).await?,
+            ("create", _) => create(&mut sender, &name, 100).await?,
+            ("fill", _) => create(&mut sender, &name, 2000).await?,
+            ("list", _) => drop(drain(&mut sender, PATH).await?),
             ("get", _) => drop(ask(&mut sender, "GET", &one, String::new()).await?.into_body().collect().await?),
-            ("pods", _) => drop(ask(&mut sender, "GET", PODS, String::new()).await?.into_body().collect().await?),
+            ("pods", _) => drop(drain(&mut sender, PODS).await?),
             ("watch", Some(watch)) => {
-                let (made, seen) = tokio::join!(create(&mut sender, &name), async {
+                let (made, seen) = tokio::join!(create(&mut sender, &name, 100), async {
                     watch.see(&name).await.map(|()| began.elapsed())
                 });
                 made?;
@@ -154,6 +172,11 @@ async fn run(arguments: &[String]) -> Result<serde_json::Value, Fault> {
     let [address, ca, pem, what, clients, requests] = arguments else { return Err(USAGE.into()) };
     let (clients, requests): (usize, usize) = (clients.parse()?, requests.parse()?);
     let target = Target::new(address, ca, pem)?;
+    match what.as_str() {
+        "crowd" => return crowd::watch(&target, clients, requests).await,
+        "cluster" => return cluster::make(&target, clients).await,
+        _ => {}
+    }
     let began = Instant::now();
     let mut running = tokio::task::JoinSet::new();
     let target = std::rc::Rc::new(target);

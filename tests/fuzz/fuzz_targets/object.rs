@@ -2,7 +2,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use mote_api::columns::{self, Include};
-use mote_api::kind::{Kind, Registry};
+use mote_api::kind::Registry;
 use mote_api::schema::{self, Unknown};
 use mote_api::time::Time;
 use mote_api::tree::{Value, parse_json};
@@ -15,7 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(parsed) = parse_json(rest, 1 << 16) else { return };
     let kind = KINDS.with(|kinds| kinds.all().get(usize::from(*first) % kinds.all().len()).cloned());
     let (Some(kind), mut object) = (kind, parsed.value) else { return };
-    let _ = Kind::of_crd(&object);
+    let _ = mote_api::crd::kinds(&object, 1);
+    let _ = mote_api::crd::validate(&object, None);
     let _ = columns::table(&kind, [&object], Value::Null, Time::from_unix(0), Include::Object);
     if schema::check(&kind, &mut object, &parsed.duplicates, Unknown::Warn).is_err() {
         return;

@@ -4,6 +4,7 @@ use super::{Shape, Type, find, of};
 use crate::kind::Kind;
 use crate::quantity::Quantity;
 use crate::status::Status;
+use crate::structural;
 use crate::time::Time;
 use crate::tree::{JSON_DEPTH_MAX, Map, Value};
 
@@ -38,9 +39,15 @@ pub fn check(kind: &Kind, object: &mut Value, duplicates: &[String], unknown: Un
             kind.kind
         )));
     }
-    match of(kind) {
-        Shape::Raw => check.metadata_only(object),
-        shape => check.value(object, shape),
+    match (&kind.custom, of(kind)) {
+        // Types of custom fields are told by `validate`, with all that is wrong at once.
+        (Some(custom), _) => {
+            let metadata = check.metadata_only(object);
+            check.unknown.extend(structural::prune(&custom.schema, object));
+            metadata
+        }
+        (None, Shape::Raw) => check.metadata_only(object),
+        (None, shape) => check.value(object, shape),
     }
     .map_err(refuse)?;
     let mut told: Vec<String> = duplicates.iter().map(|d| format!("duplicate field {d:?}")).collect();

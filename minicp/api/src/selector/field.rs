@@ -89,8 +89,13 @@ impl FieldSelector {
     pub fn unsupported(&self, kind: &Kind) -> Option<&str> {
         let resource = kind.resource();
         let extra = SELECTABLE.iter().find(|(r, _)| *r == resource).map_or(&[][..], |(_, fields)| fields);
-        let known =
-            |f: &str| f == "metadata.name" || (f == "metadata.namespace" && kind.namespaced) || extra.contains(&f);
+        let custom = kind.custom.as_ref().map_or(&[][..], |c| &c.selectable);
+        let known = |f: &str| {
+            f == "metadata.name"
+                || (f == "metadata.namespace" && kind.namespaced)
+                || extra.contains(&f)
+                || custom.iter().any(|c| c == f)
+        };
         self.requirements.iter().map(|r| r.field.as_str()).find(|f| !known(f))
     }
     /// The value `field` must have, if the selector says one (to turn `metadata.name=x` into a get).

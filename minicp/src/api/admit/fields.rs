@@ -180,10 +180,12 @@ pub(crate) fn bump_generation(place: Place<'_>, old: &Value, new: &mut Value) {
     if !has_generation(place.kind) || place.sub == "status" {
         return;
     }
+    // Of a custom resource without the status subresource the status is wanted like all else.
+    let splits = place.kind.custom.is_none() || place.kind.status();
     let wanted = |o: &Value| {
         o.as_object().map(|m| {
             m.iter()
-                .filter(|(k, _)| *k != "metadata" && *k != "status")
+                .filter(|(k, _)| *k != "metadata" && (*k != "status" || !splits))
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect::<Vec<_>>()
         })

@@ -332,6 +332,12 @@ impl Api for Fake {
             .collect()
     }
 
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<(String, bool)> {
+        let (group, version) = mote_api::kind::split_api_version(api_version);
+        let registry = mote_api::kind::Registry::builtin();
+        registry.by_kind(group, version, kind).map(|k| (k.resource(), k.namespaced))
+    }
+
     fn now(&self) -> Time {
         let passed = i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX);
         Time::from_unix_micros(1_800_000_000_000_000 + passed)

@@ -10,15 +10,15 @@ use super::frame::reflect::{Keeper, reflect};
 use super::frame::run::{Outcome, Work, run};
 use super::seam::{Api, Deletion, Event};
 use graph::{Graph, Todo, Uid};
-use mote_api::kind::Registry;
+use mote_api::crd::RESOURCE as DEFINITIONS;
 use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, list_at, str_at};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 const NAME: &str = "garbage-collector";
 /// Kinds that change all the time and own nothing and are owned by nothing that matters.
@@ -29,6 +29,8 @@ struct State {
     work: Rc<Work>,
     missing: Cell<usize>,
     synced: Notify,
+    /// Definitions came or went: other kinds may be served.
+    defined: Notify,
 }
 
 /// One resource's reflector feeds the graph.
@@ -57,6 +59,9 @@ impl Keeper for Feed {
             let look = self.state.graph.borrow_mut().set(&self.res, object);
             self.look(look);
         }
+        if &*self.res == DEFINITIONS {
+            self.state.defined.notify_one();
+        }
         if !self.listed.replace(true) {
             self.state.missing.set(self.state.missing.get().saturating_sub(1));
             self.state.synced.notify_one();
@@ -72,39 +77,68 @@ impl Keeper for Feed {
         };
         drop(graph);
         self.look(look);
+        if &*self.res == DEFINITIONS {
+            self.state.defined.notify_one();
+        }
     }
 }
 
 pub fn spawn(cx: &Context, tasks: &mut JoinSet<()>) {
-    let resources: Vec<String> =
-        cx.api.resources().into_iter().map(|(res, _)| res).filter(|res| !SKIPPED.contains(&res.as_str())).collect();
     let state = Rc::new(State {
         graph: RefCell::default(),
         work: Work::new(),
-        missing: Cell::new(resources.len()),
+        missing: Cell::new(wanted(cx).len()),
         synced: Notify::new(),
+        defined: Notify::new(),
     });
-    for res in resources {
-        let res: Rc<str> = res.into();
-        let feed = Feed { state: state.clone(), res: res.clone(), listed: Cell::new(false) };
-        tasks.spawn_local(reflect(cx.api.clone(), res, Rc::new(feed)));
-    }
+    tasks.spawn_local(feed_all(cx.clone(), state.clone()));
     let cx = cx.clone();
-    let registry = Rc::new(Registry::builtin());
     tasks.spawn_local(async move {
         while state.missing.get() > 0 {
             state.synced.notified().await;
         }
         let at_once = cx.settings.limits.at_once;
         run(NAME, state.work.clone(), at_once, move |key| {
-            let (cx, state, registry) = (cx.clone(), state.clone(), registry.clone());
-            Box::pin(async move { reconcile(&cx, &state, &registry, &key).await })
+            let (cx, state) = (cx.clone(), state.clone());
+            Box::pin(async move { reconcile(&cx, &state, &key).await })
         })
         .await;
     });
 }
 
-async fn reconcile(cx: &Context, state: &State, registry: &Registry, key: &Key) -> Outcome {
+fn wanted(cx: &Context) -> BTreeSet<String> {
+    cx.api.resources().into_iter().map(|(res, _)| res).filter(|res| !SKIPPED.contains(&res.as_str())).collect()
+}
+
+/// One reflector per resource that is served, as definitions come and go.
+async fn feed_all(cx: Context, state: Rc<State>) {
+    let mut feeds: BTreeMap<String, (Rc<Feed>, AbortHandle)> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let served = wanted(&cx);
+        feeds.retain(|res, (feed, task)| {
+            let stays = served.contains(res);
+            if !stays {
+                task.abort();
+                feed.replace(&[], 0);
+            }
+            stays
+        });
+        for res in served {
+            if feeds.contains_key(&res) {
+                continue;
+            }
+            let name: Rc<str> = res.as_str().into();
+            let feed = Rc::new(Feed { state: state.clone(), res: name.clone(), listed: Cell::new(false) });
+            let task = tasks.spawn_local(reflect(cx.api.clone(), name, feed.clone()));
+            feeds.insert(res, (feed, task));
+        }
+        state.defined.notified().await;
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn reconcile(cx: &Context, state: &State, key: &Key) -> Outcome {
     let uid = Uid::of_key(key);
     let (node, todo) = {
         let graph = state.graph.borrow();
@@ -113,7 +147,7 @@ async fn reconcile(cx: &Context, state: &State, registry: &Registry, key: &Key) 
     };
     match todo {
         Todo::Nothing => {}
-        Todo::CheckOwners => check_owners(cx, state, registry, uid, &node).await?,
+        Todo::CheckOwners => check_owners(cx, state, uid, &node).await?,
         Todo::Orphan(dependants) => {
             for dependant in dependants {
                 let child = state.graph.borrow().get(dependant).cloned();
@@ -137,16 +171,14 @@ enum Owner {
     Absent,
 }
 
-async fn owner_now(api: &dyn Api, registry: &Registry, reference: &Value, ns: &str) -> Result<Owner, Status> {
-    let (group, version) = mote_api::kind::split_api_version(str_at(reference, &["apiVersion"]));
-    let kind = str_at(reference, &["kind"]);
-    // a kind or version we do not know may exist all the same: leave its dependants alone
-    let known = registry.by_kind(group, version, kind);
-    let Some(known) = known.or_else(|| registry.all().iter().find(|k| k.is(group, kind))) else {
+async fn owner_now(api: &dyn Api, reference: &Value, ns: &str) -> Result<Owner, Status> {
+    // a kind we do not know may exist all the same: leave its dependants alone
+    let Some((res, namespaced)) = api.resource_of(str_at(reference, &["apiVersion"]), str_at(reference, &["kind"]))
+    else {
         return Ok(Owner::Stays);
     };
-    let ns = if known.namespaced { ns } else { "" };
-    let object = match api.get(&known.resource(), ns, str_at(reference, &["name"])).await {
+    let ns = if namespaced { ns } else { "" };
+    let object = match api.get(&res, ns, str_at(reference, &["name"])).await {
         Err(status) if status.is_not_found() => return Ok(Owner::Absent),
         other => other?,
     };
@@ -157,20 +189,14 @@ async fn owner_now(api: &dyn Api, registry: &Registry, reference: &Value, ns: &s
     Ok(if waits { Owner::Waits } else { Owner::Stays })
 }
 
-async fn check_owners(
-    cx: &Context,
-    state: &State,
-    registry: &Registry,
-    uid: Uid,
-    node: &graph::Node,
-) -> Result<(), Status> {
+async fn check_owners(cx: &Context, state: &State, uid: Uid, node: &graph::Node) -> Result<(), Status> {
     let Some(object) = live(cx, node, uid).await? else { return Ok(()) };
     if meta::is_deleting(&object) {
         return Ok(());
     }
     let (mut stays, mut waits, mut absent) = (false, false, BTreeSet::new());
     for reference in list_at(&object, &["metadata", "ownerReferences"]) {
-        match owner_now(&*cx.api, registry, reference, &node.key.ns).await? {
+        match owner_now(&*cx.api, reference, &node.key.ns).await? {
             Owner::Stays => stays = true,
             Owner::Waits => waits = true,
             Owner::Absent => drop(absent.insert(str_at(reference, &["uid"]).to_string())),

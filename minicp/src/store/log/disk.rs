@@ -32,8 +32,8 @@ pub struct Folder {
     path: PathBuf,
     /// The file last appended to.
     open: Option<(String, File)>,
-    /// Holds the lock.
-    _lock: File,
+    /// Holds the lock, if this is a store.
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -45,7 +45,11 @@ impl Folder {
             fs::TryLockError::Error(e) => e,
             fs::TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, "in use by another process"),
         })?;
-        Ok(Folder { path: path.into(), open: None, _lock: lock })
+        Ok(Folder { path: path.into(), open: None, _lock: Some(lock) })
+    }
+    /// Any folder: to read a store that another process may have open, or to put a file that belongs to no store.
+    pub(crate) fn unlocked(path: &Path) -> Folder {
+        Folder { path: path.into(), open: None, _lock: None }
     }
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if self.open.as_ref().is_none_or(|(n, _)| n != name) {

@@ -23,6 +23,8 @@ struct State {
     /// Bytes until the disk is full.
     room: Option<usize>,
     pub fail_sync: bool,
+    /// Bytes ever handed over.
+    written: u64,
 }
 
 #[derive(Clone, Default)]
@@ -50,6 +52,11 @@ impl FakeDisk {
     }
     pub(super) fn fail_sync(&self) {
         self.0.lock().unwrap().fail_sync = true;
+    }
+    /// Bytes ever written, and bytes that are there now.
+    pub(super) fn written_and_held(&self) -> (u64, u64) {
+        let s = self.0.lock().unwrap();
+        (s.written, s.names.values().map(|id| s.files[*id].data.len() as u64).sum())
     }
     /// Changes a file behind the store's back.
     pub(super) fn edit(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
@@ -137,6 +144,7 @@ impl Disk for FakeDisk {
         // A cut in the middle of a write: half of it was handed over.
         let n = if whole { fits } else { bytes.len() / 2 };
         s.files[id].data.extend(&bytes[..n]);
+        s.written += n as u64;
         match (whole, fits == bytes.len()) {
             (false, _) => Err(crash()),
             (true, false) => Err(io::ErrorKind::StorageFull.into()),
@@ -179,7 +187,11 @@ impl Disk for FakeDisk {
         if !Self::step(s)? {
             return Err(crash());
         }
-        s.names.remove(name);
+        if let Some(id) = s.names.remove(name)
+            && !s.synced_names.values().any(|synced| *synced == id)
+        {
+            s.files[id] = FileState::default();
+        }
         Ok(())
     }
     fn sync_names(&mut self) -> io::Result<()> {

@@ -5,14 +5,16 @@
 //! what a power cut can take back. Volatile commits take the same queue without the disk; the log reserves revisions in blocks so
 //! that none is ever given out twice.
 
+#[cfg(test)]
+mod day;
 pub mod disk;
 #[cfg(test)]
 mod fake;
 mod frame;
-mod recover;
+pub(super) mod recover;
 #[cfg(test)]
 mod tests;
-mod writer;
+pub(super) mod writer;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -22,9 +24,10 @@ use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
 
 use super::history::Index;
+use super::snapshot::is_kept;
 use super::{
-    Change, Class, CommitError, Compacted, Entry, Feed, Guard, Op, Pending, Range, Reading, Revision, Store, Txn,
-    Watcher,
+    Change, Class, CommitError, Compacted, Entry, Feed, Guard, Op, Pending, Range, ReadError, Reading, Revision, Store,
+    Txn, Watcher,
 };
 use disk::Disk;
 use frame::FrameWriter;
@@ -253,14 +256,9 @@ impl Shared {
     }
     fn kept(&self) -> (Vec<Kept>, Revision) {
         let index = self.index.borrow();
-        let keep = |(key, e): (&Rc<str>, &Entry)| Kept {
-            key: (**key).into(),
-            created: e.created,
-            modified: e.modified,
-            value: e.value.clone(),
-        };
         let reserved = self.queue.borrow().reserved;
-        (index.keys().iter().map(keep).collect(), index.revision().max(reserved))
+        let kept = index.keys().iter().filter(|(key, _)| is_kept(key));
+        (kept.map(|(key, e)| Kept::new(key, e)).collect(), index.revision().max(reserved))
     }
 }
 
@@ -334,10 +332,10 @@ impl Store for LogStore {
         self.0.index.borrow().revision()
     }
     fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> Reading<'a, Option<Entry>> {
-        Box::pin(std::future::ready(self.0.index.borrow().get(key, at)))
+        Box::pin(std::future::ready(self.0.index.borrow().get(key, at).map_err(ReadError::from)))
     }
     fn range<'a>(&'a self, prefix: &'a str, after: &'a str, at: Option<Revision>, limit: usize) -> Reading<'a, Range> {
-        Box::pin(std::future::ready(self.0.index.borrow().range(prefix, after, at, limit)))
+        Box::pin(std::future::ready(self.0.index.borrow().range(prefix, after, at, limit).map_err(ReadError::from)))
     }
     fn commit(&self, txn: Txn) -> Pending<'_, Result<Revision, CommitError>> {
         let submitted = self.0.submit(txn);

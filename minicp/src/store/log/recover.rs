@@ -10,7 +10,7 @@ use crate::store::{Entry, Op, Revision};
 
 /// What is on the disk.
 #[derive(Default)]
-pub(super) struct Recovered {
+pub(crate) struct Recovered {
     pub keys: BTreeMap<Rc<str>, Entry>,
     /// No revision up to here may be given out again.
     pub revision: Revision,
@@ -28,7 +28,9 @@ pub(super) struct Recovered {
 pub enum OpenError {
     #[error("store {0}: {1}")]
     Io(String, io::Error),
-    #[error("store {file}: damaged at byte {at} and whole records follow: this is no torn write; restore a snapshot")]
+    #[error(
+        "store {file}: damaged at byte {at} and whole records follow: this is no torn write; move the store folder away and restore a backup (`mote snapshot restore`)"
+    )]
     Damaged { file: String, at: usize },
     #[error("store {0}: not a store file, or its header is damaged")]
     Header(String),
@@ -38,15 +40,15 @@ pub enum OpenError {
     NoSnapshot(String),
 }
 
-pub(super) fn log_name(generation: u64) -> String {
+pub(crate) fn log_name(generation: u64) -> String {
     format!("log-{generation:016x}")
 }
-pub(super) fn snapshot_name(generation: u64) -> String {
+pub(crate) fn snapshot_name(generation: u64) -> String {
     format!("snap-{generation:016x}")
 }
 
 /// A state as the files tell it, and what a crash left to put right before more is written.
-pub(super) struct Found {
+pub(crate) struct Found {
     pub state: Recovered,
     pub log: LogFile,
     /// Files of earlier generations, and snapshots that were not finished.
@@ -54,7 +56,7 @@ pub(super) struct Found {
 }
 
 /// What there is of the log that `state` ends with.
-pub(super) enum LogFile {
+pub(crate) enum LogFile {
     /// Not there, or less than a header: made anew.
     Begin {
         exists: bool,
@@ -67,7 +69,7 @@ pub(super) enum LogFile {
 }
 
 /// Reads the newest snapshot and its log; changes nothing.
-pub(super) fn read(disk: &dyn Disk) -> Result<Found, OpenError> {
+pub(crate) fn read(disk: &dyn Disk) -> Result<Found, OpenError> {
     let names = disk.list().map_err(|e| OpenError::Io("folder".into(), e))?;
     let generation_of = |name: &str, kind: &str| u64::from_str_radix(name.strip_prefix(kind)?, 16).ok();
     let newest = |kind: &str| names.iter().filter_map(|n| generation_of(n, kind)).max();
@@ -88,7 +90,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Found, OpenError> {
 }
 
 /// [`read`], then cuts off a torn tail and removes what is superseded.
-pub(super) fn recover(disk: &mut dyn Disk) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(disk: &mut dyn Disk) -> Result<Recovered, OpenError> {
     let Found { mut state, log, superseded } = read(disk)?;
     let name = log_name(state.generation);
     let io = |e| OpenError::Io(name.clone(), e);
@@ -117,7 +119,7 @@ fn check_header(name: &str, kind: FileKind, bytes: &[u8]) -> Result<(), OpenErro
 }
 
 /// A whole snapshot into an empty `state`.
-pub(super) fn read_snapshot(name: &str, bytes: &[u8], state: &mut Recovered) -> Result<(), OpenError> {
+pub(crate) fn read_snapshot(name: &str, bytes: &[u8], state: &mut Recovered) -> Result<(), OpenError> {
     check_header(name, FileKind::Snapshot, bytes)?;
     let mut at = HEADER_LEN;
     let mut end = None;
@@ -170,7 +172,7 @@ fn read_log(disk: &dyn Disk, state: &mut Recovered, exists: bool) -> Result<LogF
 }
 
 /// Makes an empty log; returns its length.
-pub(super) fn start_log(disk: &mut dyn Disk, generation: u64, exists: bool) -> io::Result<u64> {
+pub(crate) fn start_log(disk: &mut dyn Disk, generation: u64, exists: bool) -> io::Result<u64> {
     let name = log_name(generation);
     if exists {
         disk.truncate(&name, 0)?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::disk::Disk;
 use super::frame::{self, FileKind, FrameWriter};
 use super::recover::{log_name, snapshot_name, start_log};
-use crate::store::Revision;
+use crate::store::{Entry, Revision};
 
 /// Bytes of one frame of a snapshot.
 const SNAPSHOT_FRAME_BYTES: usize = 256 << 10;
@@ -25,11 +25,17 @@ pub(super) struct Writer {
 }
 
 /// A value as a snapshot takes it to the blocking thread.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     pub key: Box<str>,
     pub created: Revision,
     pub modified: Revision,
     pub value: Bytes,
+}
+
+impl Kept {
+    pub(crate) fn new(key: &str, entry: &Entry) -> Kept {
+        Kept { key: key.into(), created: entry.created, modified: entry.modified, value: entry.value.clone() }
+    }
 }
 
 /// What went wrong with a write.
@@ -66,7 +72,7 @@ impl Writer {
     /// Writes all that is true at `revision` and starts a new log. On failure the old log goes on, unless even that is unknown.
     pub(crate) fn roll(&mut self, kept: &[Kept], revision: Revision) -> Result<(), WriteError> {
         let next = self.generation + 1;
-        let written = self.write_snapshot(kept, revision, next);
+        let written = write_snapshot(&mut *self.disk, SNAPSHOT_TEMP, next, kept, revision);
         let len = match written {
             Ok(len) => len,
             Err(e) => {
@@ -94,25 +100,33 @@ impl Writer {
         self.generation = next;
         Ok(())
     }
-    fn write_snapshot(&mut self, kept: &[Kept], revision: Revision, generation: u64) -> io::Result<u64> {
-        let _ = self.disk.remove(SNAPSHOT_TEMP);
-        let header = frame::header(FileKind::Snapshot, generation);
-        let mut len = header.len() as u64;
-        self.disk.append(SNAPSHOT_TEMP, &header)?;
-        let mut frame = FrameWriter::new();
-        for k in kept {
-            frame.entry(&k.key, k.created, k.modified, &k.value);
-            if frame.len() > SNAPSHOT_FRAME_BYTES {
-                let bytes = std::mem::replace(&mut frame, FrameWriter::new()).finish();
-                len += bytes.len() as u64;
-                self.disk.append(SNAPSHOT_TEMP, &bytes)?;
-            }
+}
+
+/// Writes a whole snapshot under a name of no meaning yet, and syncs it. Returns its length.
+pub(crate) fn write_snapshot(
+    disk: &mut dyn Disk,
+    name: &str,
+    generation: u64,
+    kept: &[Kept],
+    revision: Revision,
+) -> io::Result<u64> {
+    let _ = disk.remove(name);
+    let header = frame::header(FileKind::Snapshot, generation);
+    let mut len = header.len() as u64;
+    disk.append(name, &header)?;
+    let mut frame = FrameWriter::new();
+    for k in kept {
+        frame.entry(&k.key, k.created, k.modified, &k.value);
+        if frame.len() > SNAPSHOT_FRAME_BYTES {
+            let bytes = std::mem::replace(&mut frame, FrameWriter::new()).finish();
+            len += bytes.len() as u64;
+            disk.append(name, &bytes)?;
         }
-        frame.end(revision, kept.len() as u64);
-        let bytes = frame.finish();
-        len += bytes.len() as u64;
-        self.disk.append(SNAPSHOT_TEMP, &bytes)?;
-        self.disk.sync(SNAPSHOT_TEMP)?;
-        Ok(len)
     }
+    frame.end(revision, kept.len() as u64);
+    let bytes = frame.finish();
+    len += bytes.len() as u64;
+    disk.append(name, &bytes)?;
+    disk.sync(name)?;
+    Ok(len)
 }

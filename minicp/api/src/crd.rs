@@ -1,0 +1,159 @@
+//! CustomResourceDefinitions: whether one is right, which names it gets, and which kinds it serves.
+//!
+//! Custom resources go the way of the built-in ones: [`kinds`] makes rows of the same table. What is not carried is told: CEL rules are stored and
+//! published but not enforced ([`warnings`]), conversion by webhook is refused.
+
+mod names;
+mod rules;
+mod structure;
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use crate::custom::{Column, Custom, Scale};
+use crate::jsonpath::JsonPath;
+use crate::kind::{Kind, Text, Verbs};
+use crate::meta;
+use crate::structural::Node;
+use crate::tree::{Value, at, bool_at, i64_at, list_at, map_at, str_at};
+
+pub use names::{condition_is_true, status_of, terminating};
+pub use rules::validate;
+
+/// Definitions of one cluster that are served; more are stored, but their names are not accepted.
+pub const DEFINITIONS_MAX: usize = 500;
+/// Group and plural of the definitions themselves.
+pub const RESOURCE: &str = "customresourcedefinitions.apiextensions.k8s.io";
+/// Held by a definition that is deleted until its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// The kinds that a definition serves, one per served version. `revision`: when it was last written. A version whose schema cannot be read is
+/// left out; the reason is beside.
+pub fn kinds(crd: &Value, revision: u64) -> (Vec<Kind>, Vec<String>) {
+    let (mut kinds, mut wrong) = (Vec::new(), Vec::new());
+    let served: Vec<&Value> =
+        list_at(crd, &["spec", "versions"]).iter().filter(|v| bool_at(v, &["served"]) == Some(true)).collect();
+    let alone = list_at(crd, &["spec", "versions"]).len() == 1;
+    for version in served {
+        match custom(crd, version, revision, alone) {
+            Ok(custom) => kinds.push(kind(crd, version, Some(custom))),
+            Err(e) => wrong.push(format!("version {}: {e}", str_at(version, &["name"]))),
+        }
+    }
+    (kinds, wrong)
+}
+
+/// The kind of a definition's stored objects as they are, whether a version is served or not: to end them.
+pub fn stored_kind(crd: &Value) -> Kind {
+    let versions = list_at(crd, &["spec", "versions"]);
+    let stored = versions.iter().find(|v| bool_at(v, &["storage"]) == Some(true));
+    kind(crd, stored.unwrap_or(&Value::Null), None)
+}
+
+fn kind(crd: &Value, version: &Value, custom: Option<Custom>) -> Kind {
+    let name = |field: &str| Text::Owned(str_at(crd, &["spec", "names", field]).to_string());
+    let words = |field: &str| {
+        let words = list_at(crd, &["spec", "names", field]).iter().filter_map(Value::as_str);
+        words.map(|w| Text::Owned(w.to_string())).collect::<Vec<Text>>()
+    };
+    let subresources =
+        ["scale", "status"].into_iter().filter(|s| at(version, &["subresources", s]).is_some()).map(Cow::Borrowed);
+    Kind {
+        group: str_at(crd, &["spec", "group"]).to_string().into(),
+        version: str_at(version, &["name"]).to_string().into(),
+        kind: name("kind"),
+        plural: name("plural"),
+        singular: name("singular"),
+        short_names: words("shortNames"),
+        categories: words("categories"),
+        namespaced: str_at(crd, &["spec", "scope"]) == "Namespaced",
+        verbs: Verbs::All,
+        subresources: subresources.collect(),
+        type_name: "".into(),
+        custom: custom.map(Rc::new),
+    }
+}
+
+fn custom(crd: &Value, version: &Value, since: u64, alone: bool) -> Result<Custom, crate::structural::SchemaError> {
+    let null = Value::Null;
+    let names = |path: &str| -> Option<Vec<String>> {
+        Some(JsonPath::parse(path).ok()?.names()?.into_iter().map(str::to_owned).collect())
+    };
+    let scale = at(version, &["subresources", "scale"]).and_then(|scale| {
+        Some(Scale {
+            replicas: names(str_at(scale, &["specReplicasPath"]))?,
+            status: names(str_at(scale, &["statusReplicasPath"]))?,
+            selector: names(str_at(scale, &["labelSelectorPath"])).filter(|p| !p.is_empty()),
+        })
+    });
+    let column = |c: &Value| {
+        let text = |field: &str| str_at(c, &[field]).to_owned();
+        Some(Column {
+            name: text("name"),
+            ty: text("type"),
+            format: text("format"),
+            description: text("description"),
+            priority: i64_at(c, &["priority"]).unwrap_or(0),
+            path: JsonPath::parse(str_at(c, &["jsonPath"])).ok()?,
+        })
+    };
+    let selectable = list_at(version, &["selectableFields"]).iter().map(|f| str_at(f, &["jsonPath"]));
+    let api = format!(
+        "{}/{} {}",
+        str_at(crd, &["spec", "group"]),
+        str_at(version, &["name"]),
+        str_at(crd, &["spec", "names", "kind"])
+    );
+    let deprecated =
+        (bool_at(version, &["deprecated"]) == Some(true)).then(|| match str_at(version, &["deprecationWarning"]) {
+            "" => format!("{api} is deprecated"),
+            told => told.to_owned(),
+        });
+    Ok(Custom {
+        schema: Node::of_schema(at(version, &["schema", "openAPIV3Schema"]).unwrap_or(&null))?,
+        columns: list_at(version, &["additionalPrinterColumns"]).iter().filter_map(column).collect(),
+        selectable: selectable.map(|p| p.trim_start_matches('.').to_owned()).collect(),
+        scale,
+        since,
+        alone,
+        mark: mark(crd, since),
+        terminating: meta::is_deleting(crd),
+        deprecated,
+    })
+}
+
+/// Differs between definitions, and between two states of one.
+fn mark(crd: &Value, since: u64) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    (meta::uid(crd), since).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What an author should hear about a definition that is stored.
+pub fn warnings(crd: &Value) -> Vec<String> {
+    let versions = list_at(crd, &["spec", "versions"]);
+    let schema = |v| at(v, &["schema", "openAPIV3Schema"]);
+    let with_rules: Vec<&str> =
+        versions.iter().filter(|v| schema(v).is_some_and(has_rules)).map(|v| str_at(v, &["name"])).collect();
+    if with_rules.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "x-kubernetes-validations of version {} are stored and published, but this server does not evaluate CEL: they are not enforced",
+        with_rules.join(", ")
+    )]
+}
+
+fn has_rules(schema: &Value) -> bool {
+    if !list_at(schema, &["x-kubernetes-validations"]).is_empty() {
+        return true;
+    }
+    let below = ["items", "additionalProperties", "not"].iter().filter_map(|f| schema.get(*f));
+    let lists = ["allOf", "anyOf", "oneOf"].iter().flat_map(|f| list_at(schema, &[f]));
+    let fields = map_at(schema, &["properties"]).into_iter().flat_map(|p| p.values());
+    below.chain(lists).chain(fields).any(has_rules)
+}
+
+#[cfg(test)]
+mod tests;
