@@ -1,5 +1,7 @@
 //! Definitions of strangers and the objects made by them: nothing panics, and what is brought into form once stays as it is.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use mote_api::jsonpath::JsonPath;
 use mote_api::kind::Registry;
 use mote_api::openapi::{self, Edition};
