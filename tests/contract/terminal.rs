@@ -133,3 +133,31 @@ fn a_run_in_the_foreground_is_shown_and_typed_to() {
     command.env_clear();
     bundle.nothing_left();
 }
+
+/// With a terminal of its own on the way: it is bound over /dev/console, and over nothing that an image makes of that name.
+#[test]
+fn cve_2025_52565_a_terminal_is_bound_over_no_link_of_the_image() {
+    for target in ["/proc/sysrq-trigger", "/data/target", "../data/target"] {
+        let mut bundle = Bundle::new(
+            "grep -c ' /dev/console ' /proc/self/mountinfo; grep devpts /proc/self/mountinfo; echo end; read x",
+        );
+        std::fs::write(bundle.rootfs("data/target"), "untouched").unwrap();
+        std::os::unix::fs::symlink(target, bundle.rootfs("dev/console")).unwrap();
+        // /dev is the image's own.
+        let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+        mounts.retain(|m| !["/dev", "/dev/shm"].contains(&m["destination"].as_str().unwrap()));
+        bundle.config["process"]["terminal"] = json!(true);
+        let listener = UnixListener::bind(bundle.dir.path().join("console")).unwrap();
+        let created = bundle.call(&["create", "--console-socket", "console", "ID"]);
+        if created.status.success() {
+            let mut master = receive(&listener);
+            bundle.ok(&["start", "ID"]);
+            let said = read_until(&mut master, "end");
+            let astray: Vec<&str> = said.lines().filter(|l| l.contains(" /proc") || l.contains(" /data")).collect();
+            assert_eq!(astray, Vec::<&str>::new(), "{target}: {said}");
+        }
+        assert_eq!(std::fs::read_to_string(bundle.rootfs("data/target")).unwrap(), "untouched", "{target}");
+        let _ = bundle.call(&["delete", "--force", "ID"]);
+        bundle.nothing_left();
+    }
+}

@@ -1,4 +1,4 @@
-//! Debian's podman and containerd, unchanged, on our runtime: run, exec, logs, stats, kill, pause, limits, volumes, terminals, removal.
+//! Debian's podman, containerd and conmon, unchanged, on our runtime: run, exec, logs, stats, kill, pause, limits, volumes, terminals, removal.
 //!
 //! Each test has stores, sockets and cgroups of its own. Needs root and Debian's podman, containerd, conmon and busybox-static.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 #[path = "../harness/bounded.rs"]
 mod bounded;
+mod conmon;
 
 const WAIT: Duration = Duration::from_secs(60);
 /// Runs until it is told to end.

@@ -4,7 +4,7 @@
 use super::report::{Fault, at, plain};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Deepest destination that is made.
@@ -60,6 +60,24 @@ pub(crate) fn make_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Fault> {
         .map_err(at("open", &prefix))?;
     }
     Ok(folder)
+}
+
+/// Opens `name` of the folder `path`, made empty where missing; never by a link of that name.
+pub(crate) fn make_own_file(root: impl AsFd, path: &str, name: &str) -> Result<OwnedFd, Fault> {
+    let folder = make_dir(root, path)?;
+    let told = || at("make file", format!("{path}/{name}"));
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match nix::fcntl::openat(&folder, name, flags, Mode::from_bits_truncate(0o644)) {
+        Ok(_) | Err(Errno::EEXIST) => {}
+        Err(e) => return Err(told()(e)),
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = nix::fcntl::openat(&folder, name, flags, Mode::empty()).map_err(told())?;
+    let kind = SFlag::from_bits_truncate(fstat(&found).map_err(told())?.st_mode & SFlag::S_IFMT.bits());
+    match kind == SFlag::S_IFLNK {
+        true => Err(plain(format!("make file {path}/{name}: is a link of the image"))),
+        false => Ok(found),
+    }
 }
 
 /// Opens the file `path`, made empty where missing.

@@ -40,7 +40,7 @@ pub(super) fn connect(child: &mut Child<'_>) -> Result<(), Fault> {
     let user = Uid::from_raw(child.container.process.user.uid);
     nix::unistd::fchown(&peer, Some(user), None).map_err(at("chown", "terminal"))?;
     if child.root.is_some() {
-        let target = rooted::make_file(&inside, "/dev/console")?;
+        let target = rooted::make_own_file(&inside, "/dev", "console")?;
         mount(
             Some(rooted::name(&peer).as_str()),
             rooted::name(&target).as_str(),
