@@ -9,6 +9,7 @@
 //! | tokens of other issuers | `<data-dir>/authentication.yaml`: [`oidc`] |
 
 pub(crate) mod account;
+mod issuer_keys;
 pub(crate) mod jwt;
 pub(crate) mod oidc;
 
@@ -108,7 +109,7 @@ impl Tokens {
         };
         let now = api.now().unix();
         if unproven.issuer() != self.accounts.issuer {
-            return match oidc::user(&self.issuers, unproven, now) {
+            return match oidc::user(&self.issuers, unproven, now).await {
                 Some(user) => user.map(plain),
                 None => Ok(None),
             };

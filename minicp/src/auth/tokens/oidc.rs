@@ -1,21 +1,25 @@
 //! Tokens of other issuers (OpenID Connect): `<data-dir>/authentication.yaml`, upstream's AuthenticationConfiguration.
 //!
 //! Of upstream's form: `jwt[].issuer.{url,audiences,audienceMatchPolicy}`, `claimMappings.{username,groups,uid}.{claim,prefix}`, `claimValidationRules[].{claim,requiredValue}`;
-//! no CEL expressions. The issuer's keys are in a file, `issuer.jwksFile`, which is read again when a token names a key that is not known: whoever rotates
-//! keys writes the file. (A board often cannot reach its issuer; a timer with curl can.)
+//! no CEL expressions. The issuer's keys are asked of the issuer (`issuer.discoveryURL` and `issuer.certificateAuthority` as upstream's), or are in a file,
+//! `issuer.jwksFile` of our own: a board often cannot reach its issuer. They are read again when a token names a key that is not known, and after an hour.
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use mote_api::tree::{Value, at, list_at, str_at};
 
-use super::jwt::{self, KEYS_BYTES_MAX, Key, Unproven};
+use super::issuer_keys::Source;
+use super::jwt::{self, Key, Unproven};
 use crate::user::UserInfo;
 
 /// Issuers of one configuration.
 const ISSUERS_MAX: usize = 64;
-/// Seconds between two reads of a key file.
+/// Seconds between two readings of an issuer's keys, whatever tokens say.
 const READ_AGAIN_SECONDS: i64 = 10;
+/// Seconds after which they are read again in any case: a key that was taken back is good no longer than that.
+const KEEP_SECONDS: i64 = 3600;
 /// Groups taken from one token.
 const GROUPS_MAX: usize = 256;
 
@@ -27,9 +31,11 @@ pub(crate) struct Issuer {
     groups: Option<(String, String)>,
     uid: String,
     required: Vec<(String, String)>,
-    file: PathBuf,
+    source: Arc<Source>,
     keys: RefCell<Vec<Key>>,
     read_at: Cell<i64>,
+    /// Held by who reads the keys: the others wait for what it finds.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl Issuer {
@@ -65,10 +71,14 @@ impl Issuer {
             "" => Err("claimValidationRules need a claim (expressions are not supported)".to_owned()),
             claim => Ok((claim.to_owned(), str_at(rule, &["requiredValue"]).to_owned())),
         };
-        let file = text(&["issuer", "jwksFile"]);
-        if file.is_empty() {
-            return Err("issuer.jwksFile (a file with the issuer's JSON web keys) is needed".into());
+        let discovery = text(&["issuer", "discoveryURL"]);
+        if !discovery.is_empty() && !discovery.starts_with("https://") {
+            return Err("issuer.discoveryURL is not an https URL".into());
         }
+        let source = match text(&["issuer", "jwksFile"]) {
+            file if !file.is_empty() => Source::File(folder.join(file)),
+            _ => Source::Issuer { url: url.clone(), discovery, authority: text(&["issuer", "certificateAuthority"]) },
+        };
         Ok(Issuer {
             url,
             audiences,
@@ -76,26 +86,35 @@ impl Issuer {
             groups: mapping("groups")?,
             uid: mapping("uid")?.map_or_else(String::new, |m| m.0),
             required: list_at(entry, &["claimValidationRules"]).iter().map(rule).collect::<Result<_, _>>()?,
-            file: folder.join(file),
+            source: Arc::new(source),
             keys: RefCell::default(),
             read_at: Cell::new(i64::MIN),
+            reading: tokio::sync::Mutex::default(),
         })
     }
-    fn read_keys(&self, now: i64) {
+    fn wants_keys(&self, token: &Unproven<'_>, now: i64) -> bool {
+        let age = now.saturating_sub(self.read_at.get());
+        age >= KEEP_SECONDS || (age >= READ_AGAIN_SECONDS && !token.has_key(&self.keys.borrow()))
+    }
+    /// Reads the keys on a blocking thread.
+    async fn read_keys(&self, now: i64) {
         self.read_at.set(now);
-        let read = std::fs::metadata(&self.file).and_then(|m| match m.len() {
-            len if len > KEYS_BYTES_MAX as u64 => Err(std::io::Error::other("file is too large")),
-            _ => std::fs::read(&self.file),
-        });
-        match read.map_err(|e| e.to_string()).and_then(|bytes| Key::set(&bytes)) {
+        let source = self.source.clone();
+        let read = tokio::task::spawn_blocking(move || source.read()).await;
+        let read = read.unwrap_or_else(|e| Err(e.to_string()));
+        match read.and_then(|bytes| Key::set(&bytes)) {
             Ok(keys) => *self.keys.borrow_mut() = keys,
             // Those that are known stay good.
-            Err(e) => log::warn!("keys of issuer {} in {}: {e}", self.url, self.file.display()),
+            Err(e) => log::warn!("keys of issuer {}: {e}", self.url),
         }
     }
-    fn prove(&self, token: Unproven<'_>, now: i64) -> Result<Value, String> {
-        if !token.has_key(&self.keys.borrow()) && now.saturating_sub(self.read_at.get()) >= READ_AGAIN_SECONDS {
-            self.read_keys(now);
+    async fn prove(&self, token: Unproven<'_>, now: i64) -> Result<Value, String> {
+        if self.wants_keys(&token, now) {
+            let _reading = self.reading.lock().await;
+            // Somebody else may just have done it.
+            if self.wants_keys(&token, now) {
+                self.read_keys(now).await;
+            }
         }
         let claims = token.prove(&self.keys.borrow())?;
         jwt::in_time(&claims, now)?;
@@ -154,9 +173,9 @@ pub(crate) fn parse(text: &str, folder: &Path) -> Result<Vec<Issuer>, String> {
 }
 
 /// The user of a token and its end; None: no issuer of ours has made it.
-pub(crate) fn user(issuers: &[Issuer], token: Unproven<'_>, now: i64) -> Option<Result<UserInfo, String>> {
+pub(crate) async fn user(issuers: &[Issuer], token: Unproven<'_>, now: i64) -> Option<Result<UserInfo, String>> {
     let issuer = issuers.iter().find(|i| i.url == token.issuer())?;
-    Some(issuer.prove(token, now).and_then(|claims| issuer.user(&claims)))
+    Some(issuer.prove(token, now).await.and_then(|claims| issuer.user(&claims)))
 }
 
 #[cfg(test)]
@@ -176,7 +195,8 @@ mod tests {
             std::fs::write(folder.path().join("keys.json"), json!({"keys": [s.jwk()]}).to_string()).unwrap()
         };
         let issuers = parse(CONFIG, folder.path()).unwrap();
-        let ask = |token: &str, now| user(&issuers, Unproven::parse(token).unwrap(), now);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ask = |token: &str, now| runtime.block_on(user(&issuers, Unproven::parse(token).unwrap(), now));
         let claims = |field: &str, value: Value| {
             let mut claims = json!({"iss": "https://idp.example", "aud": "mote", "exp": 5000, "sub": "ann", "hd": "example", "groups": ["dev", 3]});
             claims[field] = value;
@@ -200,7 +220,11 @@ mod tests {
         // Without a prefix nobody becomes the cluster's own.
         let bare = parse(&CONFIG.replace("idp:", ""), folder.path()).unwrap();
         let token = second.sign(&claims("groups", json!("system:masters")));
-        assert!(user(&bare, Unproven::parse(&token).unwrap(), 1030).unwrap().is_err());
+        assert!(runtime.block_on(user(&bare, Unproven::parse(&token).unwrap(), 1030)).unwrap().is_err());
+        // What was taken back is good for an hour at most.
+        publish(&first);
+        assert!(ask(&second.sign(&claims("exp", json!(9000))), 1030 + KEEP_SECONDS - 1).unwrap().is_ok());
+        assert!(ask(&second.sign(&claims("exp", json!(9000))), 1030 + KEEP_SECONDS).unwrap().is_err());
     }
 
     #[test]
@@ -210,7 +234,7 @@ mod tests {
             ("https://", "http://", "https"),
             ("[mote]", "[]", "audiences"),
             ("{claim: sub", "{expression: sub", "expression"),
-            ("    jwksFile: keys.json\n", "", "jwksFile"),
+            ("jwksFile: keys.json", "discoveryURL: 'http://x'", "discoveryURL"),
             ("  claimMappings", "  userValidationRules: []\n  claimMappings", "userValidationRules"),
         ] {
             let error = parse(&CONFIG.replace(from, to), Path::new("/")).err().unwrap_or_default();
