@@ -1,4 +1,4 @@
-//! Image garbage collection, as the kubelet's: every five minutes, when the disk under the images is fuller than the high threshold,
+//! Image garbage collection, as the kubelet's: every five minutes (`--image-gc-period`), when the disk under the images is fuller than the high threshold,
 //! images go, least recently used first, until it is below the low one. What goes is decided in `mote_images::store::gc`; an image
 //! is asked for at its registry before it goes, so that a node without a network keeps what it has.
 
@@ -12,13 +12,13 @@ use crate::agent::Agent;
 use crate::progress::bytes_text;
 
 /// Between two looks (the kubelet's `ImageGCPeriod`).
-const EVERY: Duration = Duration::from_secs(300);
+pub(crate) const EVERY: Duration = Duration::from_secs(300);
 
 /// Looks as long as the agent runs.
-pub(crate) async fn keep(agent: Rc<Agent>, policy: GcPolicy) {
+pub(crate) async fn keep(agent: Rc<Agent>, policy: GcPolicy, every: Duration) {
     let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": agent.config.node_name, "uid": agent.config.node_name}});
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(every).await;
         let (store, registries) = (agent.images.clone(), agent.config.pull.registries.clone());
         let swept = tokio::task::spawn_blocking(move || {
             store.sweep_images(&policy, &|reference, digest| {

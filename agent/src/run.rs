@@ -30,6 +30,7 @@ pub(crate) struct Start<'a> {
     pub(crate) node_ip: Option<Ipv4Addr>,
     pub(crate) kubelet_port: u16,
     pub(crate) image_gc: mote_images::GcPolicy,
+    pub(crate) image_gc_every: std::time::Duration,
     pub(crate) registries: mote_images::Registries,
 }
 
@@ -112,7 +113,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
         None => agent.statics_known.set(true),
     }
     tokio::task::spawn_local(sweep(agent.clone(), heard));
-    tokio::task::spawn_local(crate::image_gc::keep(agent.clone(), start.image_gc));
+    tokio::task::spawn_local(crate::image_gc::keep(agent.clone(), start.image_gc, start.image_gc_every));
     Ok(Running { agent, registered })
 }
 

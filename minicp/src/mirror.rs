@@ -25,7 +25,7 @@ impl<F: Form> Mirror<F> {
         Mirror { prefix, watcher: RefCell::default(), form: RefCell::default() }
     }
     /// As the store is now. Do not hold it over an await.
-    pub(crate) async fn read(&self, store: &dyn Store) -> X {
+    pub(crate) async fn read(&self, store: &dyn Store) -> Result<Ref<'_, F>, ReadError> {
         if !self.catch_up() {
             let range = store.range(self.prefix, "", None, 0).await?;
             let watcher = store.watch(self.prefix, range.revision)?;

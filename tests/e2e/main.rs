@@ -13,6 +13,7 @@ mod images;
 mod limits;
 mod network;
 mod pods;
+mod registries;
 mod restart;
 mod static_pods;
 mod workloads;

@@ -114,6 +114,15 @@ impl Kubectl {
         }
     }
 
+    /// The same with an input that stays open, for [`Running::say`].
+    pub fn start_with_input(&self, args: &[&str], stdout: &Path) -> Running {
+        let file = std::fs::File::create(stdout).expect("output file");
+        Running {
+            child: self.command(args).stdin(Stdio::piped()).stdout(file).spawn().expect("start kubectl"),
+            stdout: stdout.to_owned(),
+        }
+    }
+
     pub fn apply(&self, manifest: &str) -> String {
         self.ok_with(&["apply", "-f", "-"], manifest)
     }
@@ -147,6 +156,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Types something.
+    pub fn say(&mut self, text: &str) {
+        self.child.stdin.as_mut().expect("started with an input").write_all(text.as_bytes()).ok();
+    }
+
     pub fn so_far(&self) -> String {
         std::fs::read_to_string(&self.stdout).unwrap_or_default()
     }

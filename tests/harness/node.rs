@@ -39,6 +39,14 @@ impl Node {
         node
     }
 
+    /// Starts a prepared node with further arguments; ready.
+    pub fn started_with(mut self, more: &[&str]) -> Node {
+        self.more.extend(more.iter().map(|arg| (*arg).to_owned()));
+        self.start();
+        self.wait_ready();
+        self
+    }
+
     /// Everything made but nothing started.
     pub fn prepared(more: &[&str]) -> Node {
         assert!(nix::unistd::geteuid().is_root(), "end-to-end tests must run as root");

@@ -26,24 +26,34 @@ impl Registry {
         Self::serve(&stocked())
     }
 
+    /// The same for nobody but `me` with the password `secret`.
+    pub fn private() -> Registry {
+        let scratch = tempfile::tempdir().expect("scratch folder");
+        let users = scratch.path().join("htpasswd");
+        // bcrypt of "secret"
+        fs::write(&users, "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n").expect("password file");
+        let more = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", users.display());
+        Self::start(&stocked(), scratch, &more)
+    }
+
     /// A registry over its own copy of `images`, to be damaged by the test.
     pub fn empty() -> Registry {
         let scratch = tempfile::tempdir().expect("scratch folder");
         let storage = scratch.path().join("storage");
-        Self::start(&storage, scratch)
+        Self::start(&storage, scratch, "")
     }
 
     fn serve(storage: &Path) -> Registry {
-        Self::start(storage, tempfile::tempdir().expect("scratch folder"))
+        Self::start(storage, tempfile::tempdir().expect("scratch folder"), "")
     }
 
-    fn start(storage: &Path, scratch: tempfile::TempDir) -> Registry {
+    fn start(storage: &Path, scratch: tempfile::TempDir, more: &str) -> Registry {
         need("docker-registry", "docker-registry");
         let slot = Slot::take();
         let port = slot.port(10);
         let config = scratch.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}",
             storage.display()
         );
         fs::write(&config, text).expect("registry configuration");

@@ -81,6 +81,7 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         node_ip,
         kubelet_port: kubelet.as_ref().map_or(0, |((_, port), _)| *port),
         image_gc: options.node.image_gc,
+        image_gc_every: options.node.image_gc_every,
         registries: options.node.registries.completed(&instance.data),
     })
     .await?;

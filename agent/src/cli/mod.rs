@@ -20,6 +20,7 @@ mod registries;
 mod server;
 #[cfg(feature = "minicp")]
 mod snapshot;
+mod storage;
 #[cfg(feature = "minicp")]
 mod up;
 mod version;

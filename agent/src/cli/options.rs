@@ -4,12 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[cfg(feature = "minicp")]
-use minicp::{EtcdConfig, Schedule};
 use mote_images::{GcPolicy, Registries};
 
 use super::flags::{self, Flag, Given, Stop, put};
 use super::registries;
+use super::storage::{self, Storage};
 use crate::instance::host_name;
 use crate::join::Token;
 use crate::net::Cidr;
@@ -48,29 +47,7 @@ pub(super) struct ControlPlane {
     grace_seconds: Option<u32>,
     not_ready_seconds: Option<u32>,
     unreachable_seconds: Option<u32>,
-    backup: Backup,
-    etcd: Etcd,
-}
-
-/// Where the state is, if not in the data folder.
-#[derive(Default)]
-struct Etcd {
-    servers: Vec<String>,
-    ca: Option<PathBuf>,
-    cert: Option<PathBuf>,
-    key: Option<PathBuf>,
-    prefix: Option<String>,
-    /// Zero: none.
-    compact_every: Option<Duration>,
-}
-
-/// Backups of the store.
-struct Backup {
-    /// None: none.
-    every: Option<Duration>,
-    keep: usize,
-    /// None: in the data folder.
-    folder: Option<PathBuf>,
+    storage: Storage,
 }
 
 /// Of the node: `up` and `agent`.
@@ -80,6 +57,7 @@ pub(super) struct Node {
     pub(super) cgroup_parent: String,
     pub(super) manifests: Option<PathBuf>,
     pub(super) image_gc: GcPolicy,
+    pub(super) image_gc_every: Duration,
     pub(super) registries: Registries,
 }
 
@@ -110,27 +88,19 @@ const fn registry(at: usize, set: fn(&mut Options, Given) -> Result<(), String>)
     row(&[Up, Agent], name, value, about, set)
 }
 
+/// The row of one of the flags of where the state is kept.
+#[allow(clippy::indexing_slicing)] // at compile time
+const fn storage(at: usize, set: fn(&mut Options, Given) -> Result<(), String>) -> Row {
+    let Flag { name, value, about, .. } = storage::FLAGS[at];
+    row(&[Up, Server], name, value, about, set)
+}
+
 /// A share of a disk.
 fn percent(given: &Given) -> Result<u8, String> {
     match given.parse()? {
         share @ 1..=100 => Ok(share),
         _ => Err("want 1 to 100".into()),
     }
-}
-
-/// `90s`, `30m`, `6h`, `1d`; a number alone is seconds. At least a minute: each one is a whole copy.
-fn duration(given: &Given) -> Result<Duration, String> {
-    let text: String = given.parse()?;
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(number.len()..).unwrap_or_default() {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("want a number and s, m, h or d".into()),
-    };
-    let seconds = number.parse::<u32>().map_err(|e| e.to_string()).map(|n| u64::from(n) * unit)?;
-    if seconds < 60 { Err("want a minute or more".into()) } else { Ok(Duration::from_secs(seconds)) }
 }
 
 /// Names, texts and effects of all flags. Those of the control plane's patience are named as upstream's.
@@ -213,6 +183,12 @@ static FLAGS: &[Row] = &[
     row(&[Up, Agent], "image-gc-low-threshold", "PERCENT", "disk use at which no more go (default 80)", |o, v| {
         percent(&v).map(|share| o.node.image_gc.low_percent = share)
     }),
+    row(&[Up, Agent], "image-gc-minimum-age", "SECONDS", "younger images stay (default 120)", |o, v| {
+        v.parse().map(|seconds| o.node.image_gc.age_min = Duration::from_secs(seconds))
+    }),
+    row(&[Up, Agent], "image-gc-period", "SECONDS", "between two looks at the disk (default 300)", |o, v| {
+        v.parse().map(|seconds: u64| o.node.image_gc_every = Duration::from_secs(seconds.max(1)))
+    }),
     registry(0, |o, v| (registries::FLAGS[0].set)(&mut o.node.registries, v)),
     registry(1, |o, v| (registries::FLAGS[1].set)(&mut o.node.registries, v)),
     registry(2, |o, v| (registries::FLAGS[2].set)(&mut o.node.registries, v)),
@@ -242,24 +218,15 @@ static FLAGS: &[Row] = &[
         "how long pods stay on a node that is silent (default 300)",
         |o, v| v.parse().map(|n| o.control_plane.unreachable_seconds = Some(n)),
     ),
-    row(
-        &[Up, Server],
-        "backup-interval",
-        "TIME",
-        "back the store up so often: 30m, 6h, 1d (default: never)",
-        |o, v| duration(&v).map(|every| o.control_plane.backup.every = Some(every)),
-    ),
-    row(&[Up, Server], "backup-keep", "N", "backups kept (default 7)", |o, v| match v.parse()? {
-        0 => Err("want 1 or more".into()),
-        n => {
-            o.control_plane.backup.keep = n;
-            Ok(())
-        }
-    }),
-    row(&[Up, Server], "backup-dir", "DIR", "where they lie (default: backups in the data folder)", |o, v| {
-        o.control_plane.backup.folder = Some(v.path());
-        Ok(())
-    }),
+    storage(0, |o, v| (storage::FLAGS[0].set)(&mut o.control_plane.storage, v)),
+    storage(1, |o, v| (storage::FLAGS[1].set)(&mut o.control_plane.storage, v)),
+    storage(2, |o, v| (storage::FLAGS[2].set)(&mut o.control_plane.storage, v)),
+    storage(3, |o, v| (storage::FLAGS[3].set)(&mut o.control_plane.storage, v)),
+    storage(4, |o, v| (storage::FLAGS[4].set)(&mut o.control_plane.storage, v)),
+    storage(5, |o, v| (storage::FLAGS[5].set)(&mut o.control_plane.storage, v)),
+    storage(6, |o, v| (storage::FLAGS[6].set)(&mut o.control_plane.storage, v)),
+    storage(7, |o, v| (storage::FLAGS[7].set)(&mut o.control_plane.storage, v)),
+    storage(8, |o, v| (storage::FLAGS[8].set)(&mut o.control_plane.storage, v)),
 ];
 
 fn flags(command: Command) -> Vec<&'static Flag<Options>> {
@@ -269,22 +236,6 @@ fn flags(command: Command) -> Vec<&'static Flag<Options>> {
 /// The lines of the command's `--help` that tell its flags.
 pub(super) fn help(command: Command) -> String {
     flags::lines(&flags(command))
-}
-
-#[cfg(feature = "minicp")]
-impl Etcd {
-    fn config(&self) -> Option<EtcdConfig> {
-        if self.servers.is_empty() {
-            return None;
-        }
-        let mut config = EtcdConfig::new(self.servers.clone());
-        (config.ca_file, config.cert_file, config.key_file) = (self.ca.clone(), self.cert.clone(), self.key.clone());
-        config.prefix = self.prefix.clone().unwrap_or(config.prefix);
-        if let Some(every) = self.compact_every {
-            config.compact_every = Some(every).filter(|every| !every.is_zero());
-        }
-        Some(config)
-    }
 }
 
 impl Options {
@@ -301,8 +252,7 @@ impl Options {
                 grace_seconds: None,
                 not_ready_seconds: None,
                 unreachable_seconds: None,
-                etcd: Etcd::default(),
-                backup: Backup { every: None, keep: 7, folder: None },
+                storage: Storage::default(),
             },
             node: Node {
                 name: host_name(),
@@ -310,6 +260,7 @@ impl Options {
                 cgroup_parent: "mote".into(),
                 manifests: None,
                 image_gc: GcPolicy::default(),
+                image_gc_every: crate::image_gc::EVERY,
                 registries: Registries::default(),
             },
             join: Join { server: None, token: None, standalone: false, kubelet_port: 10250 },
@@ -328,11 +279,7 @@ impl Options {
     }
 
     fn check(&self, command: Command) -> Result<(), &'static str> {
-        let etcd = &self.control_plane.etcd;
-        let about_etcd = [&etcd.ca, &etcd.cert, &etcd.key].iter().any(|file| file.is_some());
-        if etcd.servers.is_empty() && (about_etcd || etcd.prefix.is_some() || etcd.compact_every.is_some()) {
-            return Err("--etcd-servers is needed for the other flags of etcd");
-        }
+        self.control_plane.storage.check()?;
         if self.cluster_cidr.contains(self.service_cidr.base()) || self.service_cidr.contains(self.cluster_cidr.base())
         {
             return Err("--cluster-cidr and --service-cidr overlap");
@@ -365,12 +312,7 @@ impl Options {
         seconds(&mut config.node_grace_seconds, chosen.grace_seconds);
         seconds(&mut config.not_ready_seconds, chosen.not_ready_seconds);
         seconds(&mut config.unreachable_seconds, chosen.unreachable_seconds);
-        config.etcd = chosen.etcd.config();
-        config.backup = chosen.backup.every.map(|every| Schedule {
-            every,
-            keep: chosen.backup.keep,
-            folder: chosen.backup.folder.clone().unwrap_or_else(|| config.data_dir.join("backups")),
-        });
+        (config.etcd, config.backup) = (chosen.storage.etcd(), chosen.storage.backups(&config.data_dir));
         if let Some(address) = chosen.advertise {
             config.advertise = address;
         } else if chosen.listen.ip().is_unspecified() {
@@ -429,29 +371,6 @@ mod tests {
     }
 
     #[test]
-    fn etcd_is_named_as_kube_apiserver_names_it() {
-        let of = |args: &[&str]| of(Server, args).unwrap().config("/d".into()).unwrap().etcd;
-        assert!(of(&[]).is_none());
-        let both =
-            of(&["--etcd-servers=https://a:2379,https://b:2379", "--etcd-cafile=c", "--etcd-prefix=/p"]).unwrap();
-        assert_eq!((both.servers.len(), both.prefix.as_str(), both.ca_file), (2, "/p", Some("c".into())));
-        let every =
-            |time| of(&["--etcd-servers=http://a:1", "--etcd-compaction-interval", time]).unwrap().compact_every;
-        assert_eq!((every("0"), every("10m")), (None, Some(Duration::from_secs(600))));
-        assert_eq!(of(&["--etcd-servers=http://a:1"]).unwrap().compact_every, Some(Duration::from_secs(300)));
-    }
-
-    #[test]
-    fn backups_are_made_when_asked_for() {
-        let of = |args: &[&str]| of(Up, args).unwrap().config("/d".into()).unwrap().backup;
-        assert!(of(&[]).is_none());
-        let default = Schedule { every: Duration::from_secs(21_600), keep: 7, folder: "/d/backups".into() };
-        assert_eq!(of(&["--backup-interval", "6h"]), Some(default));
-        let chosen = Schedule { every: Duration::from_secs(60), keep: 2, folder: "/b".into() };
-        assert_eq!(of(&["--backup-interval=60", "--backup-keep=2", "--backup-dir=/b"]), Some(chosen));
-    }
-
-    #[test]
     fn wrong_values_are_told_in_one_line() {
         for (command, args, part) in [
             (Up, &["--listen", "nonsense"][..], "--listen \"nonsense\": "),
@@ -469,10 +388,6 @@ mod tests {
                 "--cluster-cidr and --service-cidr are",
             ),
             (Server, &["--node-monitor-grace-period", "-1"], "--node-monitor-grace-period \"-1\": "),
-            (Server, &["--backup-interval", "6w"], "--backup-interval \"6w\": want a number and s, m, h or d"),
-            (Up, &["--backup-interval", "59"], "--backup-interval \"59\": want a minute"),
-            (Server, &["--etcd-prefix", "/x"], "--etcd-servers is needed"),
-            (Up, &["--backup-keep", "0"], "--backup-keep \"0\": want 1"),
         ] {
             let why = of(command, args).err().unwrap();
             assert!(why.starts_with(part) && !why.contains('\n'), "{args:?}: {why}");

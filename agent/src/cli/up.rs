@@ -70,6 +70,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         node_ip: options.node.ip,
         kubelet_port: 0,
         image_gc: options.node.image_gc,
+        image_gc_every: options.node.image_gc_every,
         registries: options.node.registries.clone().completed(&instance.data),
     })
     .await?;

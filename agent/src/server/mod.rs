@@ -120,7 +120,7 @@ async fn exec(
 ) -> Response<Reply> {
     let (pod, id) = match running(agent, namespace, name, container) {
         Ok(found) => found,
-        Err(refusal) => return refusal,
+        Err((code, why)) => return answer(code, "text/plain", why),
     };
     let (wanted, args) = stream::command_of(request.uri().query().unwrap_or_default());
     if args.is_empty() {
@@ -147,7 +147,7 @@ fn attach(
 ) -> Response<Reply> {
     let (pod, id) = match running(agent, namespace, name, container) {
         Ok(found) => found,
-        Err(refusal) => return refusal,
+        Err((code, why)) => return answer(code, "text/plain", why),
     };
     let (wanted, _) = stream::command_of(request.uri().query().unwrap_or_default());
     let spec = pod.container(container).map(|wanted| &wanted.spec);
@@ -157,21 +157,32 @@ fn attach(
 }
 
 /// The pod, and the id of its container that runs; else what to say.
-fn running(agent: &Agent, namespace: &str, name: &str, container: &str) -> Result<(Rc<Pod>, String), Response<Reply>> {
-    let Some(pod) = agent.find(namespace, name) else { return Err(no_pod(namespace, name)) };
+fn running(
+    agent: &Agent,
+    namespace: &str,
+    name: &str,
+    container: &str,
+) -> Result<(Rc<Pod>, String), (StatusCode, String)> {
+    let Some(pod) = agent.find(namespace, name) else {
+        return Err((StatusCode::NOT_FOUND, unknown(namespace, name)));
+    };
     let running = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
     let running = running.filter(|listed| label(listed, "container") == container && listed.state == State::Running);
     match running.max_by_key(|listed| listed.started_at) {
         Some(listed) => Ok((pod, listed.id)),
         None => {
             let text = format!("container {container:?} of pod {name:?} is not running");
-            Err(answer(StatusCode::BAD_REQUEST, "text/plain", text))
+            Err((StatusCode::BAD_REQUEST, text))
         }
     }
 }
 
 fn no_pod(namespace: &str, name: &str) -> Response<Reply> {
-    answer(StatusCode::NOT_FOUND, "text/plain", format!("pod {name:?} not found in namespace {namespace:?}\n"))
+    answer(StatusCode::NOT_FOUND, "text/plain", unknown(namespace, name))
+}
+
+fn unknown(namespace: &str, name: &str) -> String {
+    format!("pod {name:?} not found in namespace {namespace:?}\n")
 }
 
 /// Reads the query of a log request: the options, and whether the run before is meant.

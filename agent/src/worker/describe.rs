@@ -106,7 +106,7 @@ fn target_of(agent: &Agent, pod: &Pod, wanted: &Wanted) -> Result<Option<i32>, S
     let of_pod = agent.keeper.of_pod(pod.uid.as_str()).into_iter();
     of_pod
         .filter(|listed| label(listed, "container") == name && listed.state == State::Running)
-        .find_map(|listed| i32::try_from(listed.pid).ok().filter(|pid| *pid > 0))
+        .find_map(|listed| Some(listed.pid).filter(|pid| *pid > 0))
         .map(Some)
         .ok_or_else(|| format!("target container {name:?} is not running"))
 }

@@ -75,7 +75,9 @@ fn the_same_input_gives_the_same_image_and_the_same_tree() {
 fn files_become_an_image() {
     let tmp = tempfile::tempdir().unwrap();
     let store = Store::open(&tmp.path().join("s")).unwrap();
-    let exe = std::env::current_exe().unwrap();
+    let exe = tmp.path().join("program");
+    let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| n.wrapping_mul(n).to_be_bytes()).collect();
+    std::fs::write(&exe, bytes).unwrap();
     let files = vec![("/bin/mote".to_owned(), exe.clone(), 0o755), ("/bin/again".to_owned(), exe.clone(), 0o700)];
     let image = store
         .pack(&"demo".parse().unwrap(), PackSpec::of_files(files, ImageConfig::default()), &Cancel::default())

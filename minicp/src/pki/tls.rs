@@ -63,14 +63,27 @@ pub fn server(authority: &Authority, identity: &Identity) -> Result<Arc<ServerCo
 
 /// For talking to node agents.
 pub fn client(authority: &Authority, identity: &Identity) -> Result<Arc<ClientConfig>, PkiError> {
-    let (certs, key) = parts(identity)?;
-    let config = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
+    outgoing(&authority.ca_pem, Some((&identity.cert_pem, &identity.key_pem)))
+}
+
+/// For talking to servers of another authority: certificates and key are PEM.
+pub fn outgoing(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<Arc<ClientConfig>, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.map_err(failed)?).map_err(failed)?;
+    }
+    let builder = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
         .with_safe_default_protocol_versions()
         .map_err(failed)?
-        .with_root_certificates(roots(&authority.ca_pem)?)
-        .with_client_auth_cert(certs, key)
-        .map_err(failed)?;
-    Ok(Arc::new(config))
+        .with_root_certificates(roots);
+    Ok(Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(failed)?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(failed)?;
+            builder.with_client_auth_cert(chain, key).map_err(failed)?
+        }
+    }))
 }
 
 /// For talking to whatever a pod serves: encrypted, and nothing is known of the other side (as upstream's proxy does it).
@@ -119,24 +132,4 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// For talking to servers of another authority: certificates and key are PEM.
-pub fn outgoing(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<Arc<ClientConfig>, PkiError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-        roots.add(certificate.map_err(failed)?).map_err(failed)?;
-    }
-    let builder = ClientConfig::builder_with_details(Arc::new(default_provider()), Arc::new(Floored))
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .with_root_certificates(roots);
-    Ok(Arc::new(match identity {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(failed)?;
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(failed)?;
-            builder.with_client_auth_cert(chain, key).map_err(failed)?
-        }
-    }))
 }

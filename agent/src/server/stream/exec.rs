@@ -85,7 +85,9 @@ async fn run<IO: AsyncRead + AsyncWrite + Unpin>(
                 return Ok(None);
             }
         }
-        if running.reply.is_some() && running.stdout.is_none() && running.stderr.is_none() {
+        // A terminal that has not come yet may have been written to already.
+        let open = running.stdout.is_some() || running.stderr.is_some() || running.console.is_some();
+        if running.reply.is_some() && !open {
             break;
         }
         match next(talk, &mut running).await.map_err(|e| e.to_string())? {
@@ -119,11 +121,13 @@ async fn next<IO: AsyncRead + AsyncWrite + Unpin>(
     let Running { answer, decoder, stdin, stdout, stderr, console, pending, reply, .. } = running;
     let listens = pending.len() < INPUT_BYTES_MAX;
     tokio::select! {
+        // In this order: what is there comes before the silence, however late we are.
+        biased;
         heard = talk.listen(), if listens => heard.map(|()| Next::Client),
+        written = write(stdin, pending), if !pending.is_empty() => Ok(Next::Written(written)),
         master = receive(console) => Ok(Next::Console(master)),
         bytes = read(stdout) => Ok(Next::Output(Output::Stdout, bytes)),
         bytes = read(stderr) => Ok(Next::Output(Output::Stderr, bytes)),
-        written = write(stdin, pending), if !pending.is_empty() => Ok(Next::Written(written)),
         answer = answered(answer, decoder), if reply.is_none() => Ok(Next::Answer(answer)),
         () = tokio::time::sleep(SILENCE_AFTER_END), if reply.is_some() => Ok(Next::Silence),
     }

@@ -80,6 +80,11 @@ fn list(folder: &Path) -> std::io::Result<Vec<Backup>> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(".mote-") && name.ends_with(".snapshot.tmp") {
+            // A power cut came between.
+            std::fs::remove_file(entry.path())?;
+            continue;
+        }
         if let Some(changed) = changed_of(&name) {
             let age = SystemTime::now().duration_since(entry.metadata()?.modified()?).ok();
             out.push(Backup { name, changed, age });

@@ -120,9 +120,13 @@ fn a_schedule_keeps_a_few_and_writes_nothing_while_nothing_changes() {
         let files = || {
             let names = std::fs::read_dir(&folder).into_iter().flatten();
             let mut names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.retain(|n| !n.starts_with('.'));
             names.sort();
             names
         };
+        std::fs::create_dir(&folder).unwrap();
+        let torn = folder.join(format!(".mote-{:020}-x.snapshot.tmp", 1));
+        std::fs::write(&torn, "what a power cut left").unwrap();
         let task = tokio::task::spawn_local(schedule::run(source.clone(), schedule.clone(), || {
             mote_api::time::Time::from_unix(0)
         }));
@@ -145,6 +149,7 @@ fn a_schedule_keeps_a_few_and_writes_nothing_while_nothing_changes() {
             all.push(written.file_name().unwrap().to_string_lossy().into());
         }
         assert_eq!(files(), all[2..]);
+        assert!(!torn.exists());
         let engine = schedule::Source::Engine(std::rc::Rc::new(store.clone()));
         let kept = Snapshot::read(&folder.join(&all[3])).unwrap();
         assert_eq!(schedule::back_up(&engine, &schedule, time).await, Ok(None), "{:?}", kept.changed);
