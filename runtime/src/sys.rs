@@ -3,15 +3,20 @@
 
 mod attributes;
 mod bpf;
+#[cfg(test)]
+mod counting;
 mod exits;
 mod mount;
 
 pub(crate) use attributes::*;
 pub(crate) use bpf::*;
+#[cfg(test)]
+pub(crate) use counting::allocations;
 pub(crate) use exits::*;
 pub(crate) use mount::*;
 
 use nix::errno::Errno;
+use nix::poll::{PollFlags, PollTimeout};
 use std::ffi::{c_int, c_long, c_uint};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -230,6 +235,28 @@ pub(crate) fn trim_heap() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// As nix's, but without a lifetime, so that a list of them can be used again. Whoever polls has the descriptors open.
+#[repr(transparent)]
+pub(crate) struct PollFd(libc::pollfd);
+
+impl PollFd {
+    pub(crate) fn new(fd: BorrowedFd<'_>, flags: PollFlags) -> Self {
+        Self(libc::pollfd { fd: fd.as_raw_fd(), events: flags.bits(), revents: 0 })
+    }
+
+    /// After [`poll`]; whatever the kernel says that has no name counts as well.
+    pub(crate) fn state(&self) -> PollFlags {
+        PollFlags::from_bits_retain(self.0.revents)
+    }
+}
+
+/// poll(2).
+pub(crate) fn poll(fds: &mut [PollFd], timeout: PollTimeout) -> Result<(), Errno> {
+    // SAFETY: as many structures as said, of the kernel's layout (transparent); it writes their `revents` alone. A closed descriptor is told as such.
+    let result = unsafe { libc::poll(fds.as_mut_ptr().cast(), fds.len() as libc::nfds_t, i32::from(timeout)) };
+    Errno::result(result).map(drop)
 }
 
 /// One dead child of ours with its wait status, without waiting.

@@ -47,6 +47,11 @@ const MESSAGE_BYTES_MAX: usize = 256;
 pub(crate) struct Guard(OwnedFd);
 
 impl Guard {
+    #[cfg(test)]
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
     /// Keeps these open until [`Guard::release`], whatever becomes of us.
     pub(crate) fn hold(&self, id: &str, fds: &[RawFd]) {
         self.send(&format!("+{id}"), &[ControlMessage::ScmRights(fds)]);

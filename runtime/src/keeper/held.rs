@@ -20,12 +20,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Reads of a foreign process's exit status, 2 ms apart, while its parent has not reaped it yet.
 const STATUS_TRIES: u32 = 50;
 
 pub(crate) struct Held {
+    /// The record's, for who needs it often.
+    pub(crate) id: Rc<str>,
     pub(crate) record: Record,
     pub(crate) phase: Phase,
     pub(crate) stdio: Option<Stdio>,
@@ -114,7 +117,12 @@ impl Held {
         }
         let report = File::from(launched.report);
         let heard = Heard { warnings: launched.warnings, ..Heard::default() };
-        Ok(Held { record, phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked, child: true }, stdio })
+        Ok(Held {
+            id: record.id.as_str().into(),
+            record,
+            phase: Phase::Starting { pidfd: launched.pidfd, report, heard, asked, child: true },
+            stdio,
+        })
     }
 
     /// What the last keeper left in `folder`; `None` = nothing that counts, and it is cleaned away. True = it is dead and its end is yet to be
@@ -133,14 +141,22 @@ impl Held {
             return None;
         }
         if let Some(exit) = record::read_exit(folder) {
-            return Some((Held { record, phase: Phase::Exited(exit), stdio: None }, false));
+            return Some((
+                Held { id: record.id.as_str().into(), record, phase: Phase::Exited(exit), stdio: None },
+                false,
+            ));
         }
         let stdio = record.log.as_ref().and_then(|log| Stdio::recover(folder, log, &record.id, kept).ok());
         let alive =
             sys::pidfd_open(record.pid).ok().filter(|_| record::start_time(record.pid) == Some(record.start_time));
         Some(match alive {
-            Some(pidfd) => (Held { record, phase: Phase::Running { pidfd, child: false }, stdio }, false),
-            None => (Held { record, phase: Phase::Exited(Exit::default()), stdio }, true),
+            Some(pidfd) => (
+                Held { id: record.id.as_str().into(), record, phase: Phase::Running { pidfd, child: false }, stdio },
+                false,
+            ),
+            None => {
+                (Held { id: record.id.as_str().into(), record, phase: Phase::Exited(Exit::default()), stdio }, true)
+            }
         })
     }
 

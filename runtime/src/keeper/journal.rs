@@ -57,8 +57,8 @@ impl Journal {
         buffer: &mut [u8],
     ) -> io::Result<usize> {
         let note = Note { path, stderr: stream == Stream::Stderr, now_ns, length };
-        let note = postcard::to_stdvec(&note).map_err(io::Error::other)?;
-        self.note.write_all_at(&note, 0)?;
+        let mut space = [0; NOTE_BYTES_MAX as usize];
+        self.note.write_all_at(postcard::to_slice(&note, &mut space).map_err(io::Error::other)?, 0)?;
         let moved = match sys::splice_to_start(from.as_fd(), self.data.as_fd(), buffer.len()) {
             Ok(count) => count,
             Err(Errno::EAGAIN) => 0,
@@ -81,7 +81,11 @@ impl Journal {
         let mut chunk = vec![0; length.min(log::CHUNK_BYTES as u64) as usize];
         self.data.read_exact_at(&mut chunk, 0)?;
         let stream = if note.stderr { Stream::Stderr } else { Stream::Stdout };
-        let text = log::format(&chunk, stream, note.now_ns);
+        let mut text = Vec::new();
+        log::format(&chunk, stream, note.now_ns, |piece| {
+            text.extend_from_slice(piece);
+            Ok(())
+        })?;
         let mut file = File::options().append(true).create(true).open(&note.path)?;
         let written = file.metadata()?.len().saturating_sub(note.length);
         file.write_all(text.get(written as usize..).unwrap_or_default())
@@ -111,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_chunk_is_finished_wherever_the_writing_stopped() {
-        let whole = log::format(b"one\ntwo\nthr", Stream::Stderr, 7);
+        let mut whole = Vec::new();
+        log::format(b"one\ntwo\nthr", Stream::Stderr, 7, |piece| Ok(whole.extend_from_slice(piece))).unwrap();
         for stopped_at in 0..=whole.len() {
             let dir = tempfile::tempdir().unwrap();
             let log = dir.path().join("0.log");

@@ -6,6 +6,7 @@
 
 use super::journal::Journal;
 use crate::container::Log;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Longest piece of a line, as containerd and CRI-O write it.
 pub(crate) const CHUNK_BYTES: usize = 16 << 10;
+/// A timestamp, and a sign before its year.
+const STAMP_BYTES: usize = 31;
 /// Rounds over one stream before the others get their turn.
 const ROUNDS_MAX: usize = 16;
 
@@ -62,8 +65,9 @@ impl LogFile {
             match journal.take(from, place, buffer.as_mut_slice()) {
                 Ok(0) => return false,
                 Ok(count) => {
-                    let text = format(buffer.get(..count).unwrap_or_default(), stream, now_ns);
-                    if let Err(e) = prepared.and_then(|()| self.append(&text)).and_then(|()| journal.clear()) {
+                    let chunk = buffer.get(..count).unwrap_or_default();
+                    let written = prepared.and_then(|()| format(chunk, stream, now_ns, |text| self.append(text)));
+                    if let Err(e) = written.and_then(|()| journal.clear()) {
                         eprintln!("write log {}: {e}", self.log.path.display());
                         let _ = journal.clear();
                         self.file = None; // tried again at the next read: a full disk may have been emptied
@@ -144,33 +148,37 @@ fn rotated(path: &Path) -> Vec<PathBuf> {
     entries.map(|e| e.path()).filter(ours).collect()
 }
 
-/// Whole lines as `F`, the unfinished rest as `P`.
-pub(crate) fn format(bytes: &[u8], stream: Stream, now_ns: i64) -> Vec<u8> {
+/// Whole lines as `F`, the unfinished rest as `P`, in pieces: written where the memory for them is, which is bounded and not the heap.
+pub(crate) fn format(
+    bytes: &[u8],
+    stream: Stream,
+    now_ns: i64,
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let name = match stream {
-        Stream::Stdout => "stdout",
-        Stream::Stderr => "stderr",
+        Stream::Stdout => " stdout ",
+        Stream::Stderr => " stderr ",
     };
-    let prefix = format!("{} {name} ", timestamp(now_ns));
-    let mut text = Vec::with_capacity(bytes.len() + 64);
+    let stamp = timestamp(now_ns);
+    let mut text: heapless::Vec<u8, CHUNK_BYTES> = heapless::Vec::new();
     for line in bytes.split_inclusive(|b| *b == b'\n') {
-        text.extend_from_slice(prefix.as_bytes());
-        match line.strip_suffix(b"\n") {
-            Some(whole) => {
-                text.extend_from_slice(b"F ");
-                text.extend_from_slice(whole);
+        let (kind, line) = line.strip_suffix(b"\n").map_or((b"P ", line), |whole| (b"F ", whole));
+        for part in [stamp.as_bytes(), name.as_bytes(), kind, line, b"\n"] {
+            if text.extend_from_slice(part).is_ok() {
+                continue;
             }
-            None => {
-                text.extend_from_slice(b"P ");
-                text.extend_from_slice(line);
+            write(&text)?;
+            text.clear();
+            if text.extend_from_slice(part).is_err() {
+                write(part)?; // as long as a chunk by itself
             }
         }
-        text.push(b'\n');
     }
-    text
+    write(&text)
 }
 
 /// RFC 3339, UTC, always nine digits of a second.
-pub(crate) fn timestamp(now_ns: i64) -> String {
+pub(crate) fn timestamp(now_ns: i64) -> heapless::String<STAMP_BYTES> {
     let (seconds, nanos) = (now_ns.div_euclid(1_000_000_000), now_ns.rem_euclid(1_000_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Howard Hinnant's civil_from_days.
@@ -184,26 +192,39 @@ pub(crate) fn timestamp(now_ns: i64) -> String {
     let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    let mut stamp = heapless::String::new();
+    // Always fits: nanoseconds in 64 bits end in the year 2262.
+    let _ = write!(stamp, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z");
+    stamp
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn whole(bytes: &[u8], stream: Stream) -> Vec<u8> {
+        let mut text = Vec::new();
+        format(bytes, stream, 0, |piece| Ok(text.extend_from_slice(piece))).unwrap();
+        text
+    }
+
     #[test]
     fn lines_and_pieces() {
-        let text = String::from_utf8(format(b"a\n\nb", Stream::Stderr, 0)).unwrap();
+        let text = |bytes: &[u8], stream| String::from_utf8(whole(bytes, stream)).unwrap();
+        let (long, text) = (text(&[b'x'; 2 * CHUNK_BYTES], Stream::Stdout), text(b"a\n\nb", Stream::Stderr));
         let stamp = "1970-01-01T00:00:00.000000000Z stderr";
         assert_eq!(text, format!("{stamp} F a\n{stamp} F \n{stamp} P b\n"));
-        assert!(format(b"", Stream::Stdout, 0).is_empty());
+        assert!(whole(b"", Stream::Stdout).is_empty());
+        assert_eq!(long.len(), "1970-01-01T00:00:00.000000000Z stdout P \n".len() + 2 * CHUNK_BYTES);
+        let many = String::from_utf8(whole("line\n".repeat(3000).as_bytes(), Stream::Stderr)).unwrap();
+        assert_eq!(many, format!("{stamp} F line\n").repeat(3000), "more than one piece");
     }
 
     #[test]
     fn times() {
-        assert_eq!(timestamp(1_709_210_096_000_000_007), "2024-02-29T12:34:56.000000007Z");
-        assert_eq!(timestamp(1_795_228_133_123_456_789), "2026-11-21T02:28:53.123456789Z");
-        assert_eq!(timestamp(-1), "1969-12-31T23:59:59.999999999Z");
+        assert_eq!(timestamp(1_709_210_096_000_000_007).as_str(), "2024-02-29T12:34:56.000000007Z");
+        assert_eq!(timestamp(1_795_228_133_123_456_789).as_str(), "2026-11-21T02:28:53.123456789Z");
+        assert_eq!(timestamp(-1).as_str(), "1969-12-31T23:59:59.999999999Z");
     }
 
     #[test]

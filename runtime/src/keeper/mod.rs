@@ -234,7 +234,7 @@ pub(crate) use record::start_time;
 
 /// RFC 3339 with nanoseconds.
 pub(crate) fn timestamp_now() -> String {
-    log::timestamp(record::now_ns())
+    log::timestamp(record::now_ns()).as_str().to_owned()
 }
 
 /// Wait status -> what a shell would say.

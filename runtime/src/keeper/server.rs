@@ -17,7 +17,7 @@ use super::rundir::RunDir;
 use super::stdio::client_key;
 use crate::cgroup::Layout;
 use crate::sys;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
@@ -25,26 +25,35 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub(crate) const CONTAINERS_MAX: usize = 2048;
 pub(crate) const EXECS_MAX: usize = 256;
 
-/// What a ready descriptor stands for.
+/// What a ready descriptor stands for. Containers by their ids, which are shared: the loop makes nothing on the heap.
 enum Source {
     Listener,
     Children,
     Client(u64),
-    Report(String),
-    Output(String),
-    Attached(String, u64),
+    Report(Rc<str>),
+    Output(Rc<str>),
+    Attached(Rc<str>, u64),
     Parting(u64),
-    Adopted(String),
+    Adopted(Rc<str>),
     ExecOutput(i32),
     ExecReport(i32),
 }
 
+/// What is polled, and what each stands for; kept from turn to turn for their memory.
+#[derive(Default)]
+struct Polled {
+    fds: Vec<sys::PollFd>,
+    sources: Vec<Source>,
+}
+
 pub(crate) struct Server {
+    polled: Polled,
     dir: RunDir,
     layout: Layout,
     listener: UnixListener,
@@ -107,6 +116,7 @@ impl Server {
         let buffer = Box::new([0; CHUNK_BYTES]);
         let last_attachment = held.values().flat_map(Held::attached).map(|a| a.number).max().unwrap_or(0);
         let mut server = Self {
+            polled: Polled::default(),
             dir,
             layout,
             listener,
@@ -174,12 +184,22 @@ impl Server {
                 Some(outcome) => return Ok(outcome),
                 None => {}
             }
-            for (source, state) in self.wait()? {
-                self.handle(source, state);
-            }
-            self.expire();
-            self.clients.sweep();
+            self.turn()?;
         }
+    }
+
+    /// Waits, and does what there is to do.
+    fn turn(&mut self) -> io::Result<()> {
+        let mut polled = self.wait()?;
+        for (source, fd) in polled.sources.drain(..).zip(&polled.fds) {
+            if !fd.state().is_empty() {
+                self.handle(source, fd.state());
+            }
+        }
+        self.polled = polled;
+        self.expire();
+        self.clients.sweep();
+        Ok(())
     }
 
     fn busy(&self) -> bool {
@@ -187,12 +207,12 @@ impl Server {
         starting || !self.execs.is_empty() || self.clients.iter().any(|c| c.wants_write())
     }
 
-    fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
-        let mut fds: Vec<PollFd<'_>> = Vec::new();
-        let mut sources = Vec::new();
-        let mut add = |fd, flags, source| {
-            sources.push(source);
-            push(&mut fds, fd, flags);
+    fn wait(&mut self) -> io::Result<Polled> {
+        let mut polled = std::mem::take(&mut self.polled);
+        polled.fds.clear();
+        let mut add = |fd: BorrowedFd<'_>, flags, source| {
+            polled.sources.push(source);
+            polled.fds.push(sys::PollFd::new(fd, flags));
         };
         let read = PollFlags::POLLIN;
         add(self.children.as_fd(), read, Source::Children);
@@ -201,7 +221,8 @@ impl Server {
             let flags = if client.wants_write() { read | PollFlags::POLLOUT } else { read };
             add(client.stream.as_fd(), flags, Source::Client(client.id));
         }
-        for (id, held) in &self.held {
+        for held in self.held.values() {
+            let id = &held.id;
             match &held.phase {
                 Phase::Starting { report, .. } => add(report.as_fd(), read, Source::Report(id.clone())),
                 Phase::Running { pidfd, child: false } => add(pidfd.as_fd(), read, Source::Adopted(id.clone())),
@@ -239,12 +260,10 @@ impl Server {
                 PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::MAX)
             }
         };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
+        match sys::poll(&mut polled.fds, timeout) {
+            Ok(()) | Err(nix::errno::Errno::EINTR) => Ok(polled),
+            Err(e) => Err(e.into()),
         }
-        let states = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::all())).collect::<Vec<_>>();
-        Ok(sources.into_iter().zip(states).filter(|(_, state)| !state.is_empty()).collect())
     }
 
     fn handle(&mut self, source: Source, state: PollFlags) {
@@ -260,23 +279,23 @@ impl Server {
                 }
             }
             Source::Report(id) => {
-                if let Some(verdict) = self.held.get_mut(&id).and_then(Held::listen) {
+                if let Some(verdict) = self.held.get_mut(&*id).and_then(Held::listen) {
                     self.started(&id, verdict);
                 }
             }
             Source::Output(id) => {
-                if let Some(stdio) = self.held.get_mut(&id).and_then(|h| h.stdio.as_mut()) {
+                if let Some(stdio) = self.held.get_mut(&*id).and_then(|h| h.stdio.as_mut()) {
                     stdio.pump(&mut self.buffer, &self.journal);
                 }
             }
             Source::Attached(id, number) => {
-                let audience = self.held.get_mut(&id).and_then(|h| h.stdio.as_mut()).map(|s| &mut s.audience.0);
+                let audience = self.held.get_mut(&*id).and_then(|h| h.stdio.as_mut()).map(|s| &mut s.audience.0);
                 serve(audience.into_iter().flatten(), number, state);
             }
             Source::Parting(number) => serve(self.parting.iter_mut(), number, state),
             Source::Adopted(id) => {
                 let folder = self.dir.container(&id);
-                let status = self.held.get(&id).and_then(|h| h.foreign_status(&folder, &mut self.exits));
+                let status = self.held.get(&*id).and_then(|h| h.foreign_status(&folder, &mut self.exits));
                 self.exited(&id, status);
                 self.exits.narrow(&self.strangers());
             }
@@ -429,6 +448,5 @@ fn serve<'a>(mut clients: impl Iterator<Item = &'a mut Attachment>, number: u64,
     if state.contains(PollFlags::POLLERR) { client.hang_up() } else { client.flush() }
 }
 
-fn push<'a>(fds: &mut Vec<PollFd<'a>>, fd: BorrowedFd<'a>, flags: PollFlags) {
-    fds.push(PollFd::new(fd, flags));
-}
+#[cfg(test)]
+mod tests;
