@@ -293,6 +293,7 @@ fn live(policy: SpoolPolicy, points: usize) {
     let image = store.find(&names[2]).unwrap().unwrap();
     std::fs::write(image.layers[0].path.join("etc/deep/d"), "?").unwrap();
     scan_one(&image.layers[0].path.join("etc/deep/d"), &mut fake.0.lock().unwrap().durable);
+    let harmed = fake.0.lock().unwrap().cuts.len();
     let damage = store.verify(&Silent, &Cancel::default()).unwrap();
     assert!(store.repair(&damage, &PullOptions::default(), &Silent, &Cancel::default()).unwrap().is_empty());
     server.script.cut_every.store(0, std::sync::atomic::Ordering::Relaxed);
@@ -305,7 +306,7 @@ fn live(policy: SpoolPolicy, points: usize) {
             let what = format!("point {at} of {}, {luck:?}, before {}", cuts.len(), cut.step);
             let found = tmp.path().join("found");
             cut.build(cut.root, &found, &mut luck.clone());
-            let repaired_later = cut.step.contains("rename") || at >= cuts.len() - 60;
+            let repaired_later = at >= harmed;
             let store = Store::open_on(Arc::new(super::disk::Real), &found, "boot 2".to_owned(), policy)
                 .unwrap_or_else(|e| panic!("{what}: {e}"));
             for image in store.list().unwrap() {
@@ -332,7 +333,7 @@ fn live(policy: SpoolPolicy, points: usize) {
                 let under_way = matches!(next, Some(Promise::Here(n) | Promise::Gone(n)) if n.to_string() == name);
                 let found = store.find(&name.parse().unwrap()).unwrap().is_some();
                 // While a damaged layer is replaced its image may be away.
-                let replaced = at >= cuts.len() - 30 && name == names[2].to_string();
+                let replaced = at >= harmed && name == names[2].to_string();
                 assert!(found == is_here || under_way || replaced, "{what}: {name} found {found}, promised {is_here}");
             }
             // And goes on from there; what was vouched for is not fetched again.
