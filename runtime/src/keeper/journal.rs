@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_chunk_is_finished_wherever_the_writing_stopped() {
         let mut whole = Vec::new();
-        log::format(b"one\ntwo\nthr", Stream::Stderr, 7, |piece| Ok(whole.extend_from_slice(piece))).unwrap();
+        log::format(b"one\ntwo\nthr", Stream::Stderr, 7, |piece| whole.write_all(piece)).unwrap();
         for stopped_at in 0..=whole.len() {
             let dir = tempfile::tempdir().unwrap();
             let log = dir.path().join("0.log");

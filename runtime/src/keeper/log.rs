@@ -204,7 +204,7 @@ mod tests {
 
     fn whole(bytes: &[u8], stream: Stream) -> Vec<u8> {
         let mut text = Vec::new();
-        format(bytes, stream, 0, |piece| Ok(text.extend_from_slice(piece))).unwrap();
+        format(bytes, stream, 0, |piece| io::Write::write_all(&mut text, piece)).unwrap();
         text
     }
 
