@@ -1,20 +1,9 @@
 //! The store's log after damage: any records in whole frames, then any tail. It opens or is refused, and opens the same way again.
 #![no_main]
-#![allow(dead_code, unused_imports)]
 use libfuzzer_sys::fuzz_target;
+use minicp::store::Store;
+use minicp::store::log::LogStore;
 use std::path::Path;
-
-#[path = "../../../minicp/src/store/mod.rs"]
-mod store;
-mod pki {
-    pub mod files {
-        pub fn make_private_dir(path: &std::path::Path) -> std::io::Result<()> {
-            std::fs::create_dir_all(path)
-        }
-    }
-}
-use store::Store;
-use store::log::LogStore;
 
 const LOG: &str = "log-0000000000000000";
 
