@@ -3,14 +3,17 @@
 #![allow(dead_code)]
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../../agent/src/server/stream/spdy.rs"]
-mod spdy;
-#[path = "../../../agent/src/server/stream/websocket.rs"]
-mod websocket;
+#[path = "../../../agent/src/server/stream"]
+mod stream {
+    pub(crate) mod spdy;
+    pub(crate) mod websocket;
+}
+use stream::spdy::{Event, Spdy};
+use stream::websocket::{Message, Reader};
 
 /// What pieces of a conversation come to, and how it ended; the pieces' lengths must not matter.
-fn websocket(bytes: &[u8], piece: usize) -> (Vec<websocket::Message>, Option<&'static str>) {
-    let (mut reader, mut heard) = (websocket::Reader::default(), Vec::new());
+fn websocket(bytes: &[u8], piece: usize) -> (Vec<Message>, Option<&'static str>) {
+    let (mut reader, mut heard) = (Reader::default(), Vec::new());
     for part in bytes.chunks(piece) {
         reader.receive(part);
         loop {
@@ -24,8 +27,8 @@ fn websocket(bytes: &[u8], piece: usize) -> (Vec<websocket::Message>, Option<&'s
     (heard, None)
 }
 
-fn spdy(bytes: &[u8], piece: usize) -> (Vec<spdy::Event>, Vec<u8>, Option<&'static str>) {
-    let (mut session, mut heard, mut said) = (spdy::Spdy::new(), Vec::new(), Vec::new());
+fn spdy(bytes: &[u8], piece: usize) -> (Vec<Event>, Vec<u8>, Option<&'static str>) {
+    let (mut session, mut heard, mut said) = (Spdy::new(), Vec::new(), Vec::new());
     for part in bytes.chunks(piece) {
         session.receive(part);
         loop {
