@@ -59,7 +59,8 @@ impl Reference {
             Some(rest) => match rest.strip_prefix("library/") {
                 // "library/a/b" must keep its prefix only where the short form would mean something else
                 Some(name) if !name.split(['@', ':']).next().unwrap_or("").contains('/') => name.to_owned(),
-                _ if rest.contains('/') => rest.to_owned(),
+                // and a folder that looks like a registry's name would be taken for one
+                _ if rest.split_once('/').is_some_and(|(folder, _)| !looks_like_host(folder)) => rest.to_owned(),
                 _ => full,
             },
             None => full,
@@ -214,6 +215,8 @@ mod tests {
             ("index.docker.io/library/nginx", "docker.io/library/nginx:latest".into(), "nginx:latest".into()),
             ("bitnami/redis", "docker.io/bitnami/redis:latest".into(), "bitnami/redis:latest".into()),
             ("localhost/x", "localhost/x:latest".into(), "localhost/x:latest".into()),
+            ("docker.io/a.b/x", "docker.io/a.b/x:latest".into(), "docker.io/a.b/x:latest".into()),
+            ("docker.io/localhost/x", "docker.io/localhost/x:latest".into(), "docker.io/localhost/x:latest".into()),
             ("localhost:5000/x/y:t", "localhost:5000/x/y:t".into(), "localhost:5000/x/y:t".into()),
             ("127.0.0.1:5000/x", "127.0.0.1:5000/x:latest".into(), "127.0.0.1:5000/x:latest".into()),
             ("[::1]:5000/x:1", "[::1]:5000/x:1".into(), "[::1]:5000/x:1".into()),
