@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use mote_runtime::cgroup;
 use mote_runtime::keeper::RunDir;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -138,10 +139,17 @@ pub(crate) async fn clear(instance: &Instance, grace: Duration) -> Result<usize,
             uids.insert(entry.file_name().to_string_lossy().into_owned());
         }
     }
+    let layout = cgroup::Layout::discover();
     for uid in uids.iter().filter_map(|uid| crate::pods::model::PodUid::new(uid)) {
         let group = crate::pods::spec::pod_cgroup(&cgroup_parent, uid.as_str());
-        mote_runtime::cgroup::remove(&mote_runtime::cgroup::Layout::discover(), &group).map_err(|e| e.to_string())?;
+        cgroup::remove(&layout, &group).map_err(|e| e.to_string())?;
         crate::pods::volumes::remove(&instance.roots(), &uid).map_err(|e| e.to_string())?;
+    }
+    // Of pods that were half gone when mote ended, nothing else is known any more. Only empty groups go: others may not be ours.
+    for name in cgroup::below(&layout, &cgroup_parent).unwrap_or_default() {
+        if name.starts_with("pod") {
+            let _ = cgroup::try_remove(&layout, &format!("{cgroup_parent}/{name}"));
+        }
     }
     remove_empty_group(&cgroup_parent);
     let mut wrong = Vec::new();

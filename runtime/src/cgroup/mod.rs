@@ -258,6 +258,13 @@ pub fn freeze(layout: &Layout, path: &str, frozen: bool) -> Result<(), CgroupErr
     fs::write(&file, value).map_err(|e| fault("write", &file, e))
 }
 
+/// Names of the groups right below `path`, in whatever hierarchy.
+pub fn below(layout: &Layout, path: &str) -> Result<std::collections::BTreeSet<String>, CgroupError> {
+    let folders = layout.existing(path)?;
+    let inside = folders.iter().flat_map(|folder| subfolders(folder, 0));
+    Ok(inside.filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned())).collect())
+}
+
 /// Kills what is left inside, removes the group and the groups below it; gone already is fine. Gives up after [`REMOVE_WAIT_MAX`].
 pub fn remove(layout: &Layout, path: &str) -> Result<(), CgroupError> {
     let until = Instant::now() + REMOVE_WAIT_MAX;
