@@ -64,10 +64,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Args>, lexopt::Error> {
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("data-dir") => args.data_dir = Some(parser.value()?.into()),
-            Long("output") | Short('o') => match parser.value()?.string()?.as_str() {
-                "json" => args.json = true,
-                other => return Err(format!("unknown output format {other:?}; it is json or nothing").into()),
-            },
+            Long("output") | Short('o') => args.json = super::json(&mut parser)?,
             Value(word) => words.push(word),
             other => return Err(other.unexpected()),
         }
