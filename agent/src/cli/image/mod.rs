@@ -56,6 +56,7 @@ Ctrl-C ends with status 130; what has come is kept.
 
 /// Runs `mote image …`; the parser stands behind `image`.
 pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
+    crate::net::sys::lean_heap(); // the window of one zstd layer is not kept while the next one has its own
     match parse(parser) {
         Ok(None) => {
             let registry_flags: Vec<_> = registries::FLAGS.iter().collect();
