@@ -162,7 +162,8 @@ fn a_backup_brings_every_object_back_into_either_store() {
     let of_etcd = ["--etcd-servers", etcd.url.as_str()];
     let mut third = Server::prepared(&place("third"), port, &of_etcd);
     third.copy_pki(&first.data());
-    let restore = ["snapshot", "restore", text(&file), "--data-dir", text(&third.data()), of_etcd[0], of_etcd[1]];
+    let data = third.data();
+    let restore = ["snapshot", "restore", text(&file), "--data-dir", text(&data), of_etcd[0], of_etcd[1]];
     mote_says(&restore).expect("restore into etcd");
     let again = mote_says(&restore).unwrap_err();
     assert!(again.contains("is under /registry already"), "{again}");
