@@ -7,14 +7,12 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
-use super::list::Pieces;
-
 pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
     /// Ends when the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
     /// A list, formed as it is taken: the piece at hand, and the rest.
-    Pieces(Box<(Option<Bytes>, Pieces)>),
+    Pieces(Option<Bytes>, Box<dyn Iterator<Item = Bytes>>),
     Passed(Incoming),
 }
 
@@ -26,8 +24,8 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Stream(receiver) => Poll::Ready(ready!(receiver.poll_recv(cx)).map(|b| Ok(Frame::data(b)))),
-            Self::Pieces(pieces) => {
-                let next = pieces.0.take().or_else(|| pieces.1.next());
+            Self::Pieces(piece, rest) => {
+                let next = piece.take().or_else(|| rest.next());
                 Poll::Ready(next.map(|b| Ok(Frame::data(b))))
             }
             Self::Passed(incoming) => Pin::new(incoming).poll_frame(cx),
@@ -36,14 +34,14 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Stream(_) | Self::Pieces(_) => false,
+            Self::Stream(_) | Self::Pieces(..) => false,
             Self::Passed(incoming) => incoming.is_end_stream(),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Stream(_) | Self::Pieces(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Pieces(..) => SizeHint::default(),
             Self::Passed(incoming) => incoming.size_hint(),
         }
     }
