@@ -127,6 +127,7 @@ impl Server {
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
         let controllers = config.controllers.then(|| control::spawn_all(&client, &config));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
+        tokio::task::spawn_local(crate::api::budgets::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
         if let Some(schedule) = config.backup.clone() {
