@@ -11,4 +11,5 @@ mod kubectl;
 mod libraries;
 mod proxies;
 mod streams;
+mod table;
 mod verbs;
