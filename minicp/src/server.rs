@@ -126,6 +126,7 @@ impl Server {
         let me = || format!("{}_{}", SocketAddr::new(config.advertise, bound.port()), app.api.uuid());
         let controllers = config.controllers.then(|| control::Work::start(&client, &config, me()));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
+        tokio::task::spawn_local(crate::api::budgets::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
         if let Some(schedule) = config.backup.clone() {

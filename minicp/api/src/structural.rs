@@ -5,12 +5,14 @@
 //! [`crate::crd`] has found to be structural; descriptions are not kept (OpenAPI reads them from the stored definition).
 
 mod defaults;
+pub(crate) mod expressions;
 mod format;
 pub mod pattern;
 mod prune;
 mod validate;
 
 use crate::tree::{Value, as_i64, at, bool_at, list_at, map_at, str_at};
+use expressions::Expression;
 use pattern::Pattern;
 
 pub use defaults::fill;
@@ -62,6 +64,12 @@ pub struct Node {
     pub additional: Option<Box<Node>>,
     default: Option<Box<Value>>,
     rules: Option<Box<Rules>>,
+    /// `x-kubernetes-validations`
+    pub(crate) expressions: Box<[Expression]>,
+    /// Whether there are expressions here or below.
+    has_expressions: bool,
+    /// Whether there are whole objects below.
+    pub(crate) has_embedded: bool,
 }
 
 /// What a value must be beyond its type.
@@ -120,9 +128,7 @@ pub enum SchemaError {
 impl Node {
     /// Reads the `openAPIV3Schema` of a version.
     pub fn of_schema(schema: &Value) -> Result<Node, SchemaError> {
-        let mut root = Reader { left: NODES_MAX }.node(schema)?;
-        root.embedded = true;
-        Ok(root)
+        Reader { left: NODES_MAX, at_root: true }.node(schema)
     }
 
     /// The schema of a named field that the author wrote down.
@@ -149,6 +155,10 @@ impl Node {
     pub fn is_meta(&self, name: &str) -> bool {
         self.embedded && matches!(name, "apiVersion" | "kind" | "metadata")
     }
+    /// "" where there is none.
+    pub(crate) fn format(&self) -> &str {
+        self.rules.as_ref().map_or("", |r| &r.format)
+    }
     pub fn default(&self) -> Option<&Value> {
         self.default.as_deref()
     }
@@ -156,12 +166,15 @@ impl Node {
 
 struct Reader {
     left: usize,
+    /// The next node is the root.
+    at_root: bool,
 }
 
 impl Reader {
     fn node(&mut self, schema: &Value) -> Result<Node, SchemaError> {
         self.left = self.left.checked_sub(1).ok_or(SchemaError::TooLarge)?;
         let flag = |name: &str| bool_at(schema, &[name]) == Some(true);
+        let embedded = std::mem::take(&mut self.at_root) || flag("x-kubernetes-embedded-resource");
         let mut properties = Vec::new();
         for (name, below) in map_at(schema, &["properties"]).into_iter().flatten() {
             properties.push((name.as_str().into(), self.node(below)?));
@@ -179,11 +192,14 @@ impl Reader {
         };
         let keys: Vec<&str> =
             list_at(schema, &["x-kubernetes-list-map-keys"]).iter().filter_map(Value::as_str).collect();
-        Ok(Node {
+        let below = || properties.iter().map(|(_, node)| node).chain(items.as_deref()).chain(additional.as_deref());
+        let has_expressions = below().any(|node| node.has_expressions);
+        let has_embedded = below().any(|node| node.embedded || node.has_embedded);
+        let mut node = Node {
             ty: ty_of(schema),
             nullable: flag("nullable"),
             preserve: flag("x-kubernetes-preserve-unknown-fields"),
-            embedded: flag("x-kubernetes-embedded-resource"),
+            embedded,
             atomic: str_at(schema, &["x-kubernetes-map-type"]) == "atomic",
             list: match str_at(schema, &["x-kubernetes-list-type"]) {
                 "set" => ListType::Set,
@@ -196,7 +212,13 @@ impl Reader {
             additional,
             default: at(schema, &["default"]).filter(|d| !d.is_null()).cloned().map(Box::new),
             rules: self.rules(schema)?,
-        })
+            expressions: Box::default(),
+            has_expressions,
+            has_embedded,
+        };
+        node.expressions = expressions::read(schema, &node);
+        node.has_expressions |= !node.expressions.is_empty();
+        Ok(node)
     }
 
     fn nodes(&mut self, list: &[Value]) -> Result<Box<[Node]>, SchemaError> {

@@ -134,7 +134,10 @@ fn one_version(errors: &mut Vec<Error>, version: &Value, here: Path<'_>) {
             match Node::of_schema(schema) {
                 _ if !wrong.is_empty() => errors.extend(wrong),
                 Err(e) => errors.push(Error::forbidden(at_schema, &e.to_string())),
-                Ok(node) => errors.extend(structure::defaults(&node, at_schema)),
+                Ok(node) => {
+                    errors.extend(structure::expressions(&node, at_schema, None));
+                    errors.extend(structure::defaults(&node, at_schema));
+                }
             }
         }
     }

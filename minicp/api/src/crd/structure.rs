@@ -24,6 +24,7 @@ const NOT_IN_LOGIC: &[&str] = &[
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-map-type",
+    "x-kubernetes-validations",
 ];
 
 /// Where a schema stands: what is said when it has no type.
@@ -220,11 +221,40 @@ impl Check {
         }
     }
 
+    /// The words of validation rules; [`expressions`] looks at what they say.
     fn values(&mut self, schema: &Value, here: Path<'_>) {
+        const REASONS: &[&str] =
+            &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+        let rules = here.f("x-kubernetes-validations");
         for (i, rule) in list_at(schema, &["x-kubernetes-validations"]).iter().enumerate() {
-            if str_at(rule, &["rule"]).trim().is_empty() {
-                let rules = here.f("x-kubernetes-validations");
-                self.errors.push(Error::required(rules.i(i).f("rule"), ""));
+            let (at, get) = (rules.i(i), |field: &str| str_at(rule, &[field]));
+            let lines = |text: &str| text.trim().contains(['\n', '\r']);
+            let blank = |field: &str| rule.get(field).is_some() && get(field).trim().is_empty();
+            if get("rule").trim().is_empty() {
+                self.errors.push(Error::required(at.f("rule"), "rule is not specified"));
+            }
+            if blank("message") {
+                self.errors.push(Error::invalid_str(
+                    at.f("message"),
+                    get("message"),
+                    "message must be non-empty if specified",
+                ));
+            } else if lines(get("message")) {
+                self.errors.push(Error::invalid_str(
+                    at.f("message"),
+                    get("message"),
+                    "message must not contain line breaks",
+                ));
+            } else if lines(get("rule")) && get("message").is_empty() {
+                self.errors
+                    .push(Error::required(at.f("message"), "message must be specified if rule contains line breaks"));
+            }
+            if blank("messageExpression") {
+                let why = "messageExpression must be non-empty if specified";
+                self.errors.push(Error::required(at.f("messageExpression"), why));
+            }
+            if rule.get("reason").is_some() && !REASONS.contains(&get("reason")) {
+                self.errors.push(Error::not_supported(at.f("reason"), &json!(get("reason")), REASONS));
             }
         }
     }
@@ -293,11 +323,53 @@ fn alternatives(schema: &Value) -> impl Iterator<Item = (&'static str, &[Value])
     ["allOf", "anyOf", "oneOf"].into_iter().map(|f| (f, list_at(schema, &[f]))).chain(not)
 }
 
+/// What is wrong with the validation rules of a schema: they must be understood, and ask only for old values that can be found.
+/// `loose`: where old values cannot be found any more.
+pub(super) fn expressions(node: &Node, at: Path<'_>, loose: Option<&str>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let rules = at.f("x-kubernetes-validations");
+    for (i, expression) in node.expressions.iter().enumerate() {
+        let here = rules.i(i);
+        match (&expression.program, loose) {
+            (Err(why), _) => errors.push(Error::invalid_str(here.f("rule"), expression.text(), why)),
+            (Ok(program), Some(above)) if program.uses_old => {
+                let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {above}");
+                errors.push(Error::invalid_str(here.f("rule"), expression.text(), &why));
+            }
+            (Ok(program), None) if !program.uses_old && expression.optional_old => {
+                let why = "optionalOldSelf may only be set for rules that use oldSelf";
+                errors.push(Error::invalid(here.f("optionalOldSelf"), &json!(true), why));
+            }
+            _ => {}
+        }
+        if let Some(Err(why)) = &expression.message_program {
+            errors.push(Error::invalid_str(here.f("messageExpression"), &expression.message_text, why));
+        }
+        if let Err(why) = &expression.place {
+            errors.push(Error::invalid_str(here.f("fieldPath"), &expression.place_text, why));
+        }
+    }
+    for (name, below) in node.properties() {
+        let properties = at.f("properties");
+        errors.extend(expressions(below, properties.k(name), loose));
+    }
+    if let Some(items) = &node.items {
+        let own = (node.list != structural::ListType::Map).then(|| at.to_string());
+        errors.extend(expressions(items, at.f("items"), loose.or(own.as_deref())));
+    }
+    if let Some(free) = &node.additional {
+        errors.extend(expressions(free, at.f("additionalProperties"), loose));
+    }
+    errors.truncate(ERRORS_MAX);
+    errors
+}
+
 /// What is wrong with the defaults of a schema: they must be what it asks for.
 pub(super) fn defaults(node: &Node, at: Path<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     if let Some(default) = node.default() {
         errors.extend(structural::violations(node, default, None, at.f("default")));
+        errors.extend(structural::expressions::check(node, default, None, at.f("default")));
         let mut pruned = default.clone();
         if !structural::prune(node, &mut pruned).is_empty() {
             errors.push(Error::invalid(at.f("default"), default, "must not have unknown fields"));
