@@ -10,6 +10,7 @@ mod image_tools;
 mod kubectl;
 mod libraries;
 mod proxies;
+mod state;
 mod streams;
 mod table;
 mod verbs;

@@ -11,8 +11,8 @@ pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
     /// Ends when the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
-    /// A list, formed as it is taken: the piece at hand, and the rest.
-    Pieces(Option<Bytes>, Box<dyn Iterator<Item = Bytes>>),
+    /// Each piece is formed when the one before has been taken.
+    Pieces(Box<dyn Iterator<Item = Bytes>>),
     Passed(Incoming),
 }
 
@@ -24,24 +24,21 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Stream(receiver) => Poll::Ready(ready!(receiver.poll_recv(cx)).map(|b| Ok(Frame::data(b)))),
-            Self::Pieces(piece, rest) => {
-                let next = piece.take().or_else(|| rest.next());
-                Poll::Ready(next.map(|b| Ok(Frame::data(b))))
-            }
+            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|b| Ok(Frame::data(b)))),
             Self::Passed(incoming) => Pin::new(incoming).poll_frame(cx),
         }
     }
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Stream(_) | Self::Pieces(..) => false,
+            Self::Stream(_) | Self::Pieces(_) => false,
             Self::Passed(incoming) => incoming.is_end_stream(),
         }
     }
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Stream(_) | Self::Pieces(..) => SizeHint::default(),
+            Self::Stream(_) | Self::Pieces(_) => SizeHint::default(),
             Self::Passed(incoming) => incoming.size_hint(),
         }
     }
