@@ -4,8 +4,8 @@
 //! run over trees by [`eval`], which pays for each step from a [`Budget`]. Kubernetes' library is there but for what [`functions`] leaves
 //! out; that is refused when the definition is made, never when an object is.
 //!
-//! Own code, because the one maintained crate (`cel` 0.14, MIT) brings an ANTLR runtime, nom, regex and chrono, and knows no bound on what a
-//! rule costs. Figures in the README.
+//! Own code, because the one maintained crate (`cel` 0.14, MIT) brings an ANTLR runtime, nom, regex and chrono, and has no bound on what a rule
+//! may cost (its issue 56): one definition could stop the server.
 //!
 //! Not as upstream: costs are counted when rules run, not estimated when a definition is made; types that a schema leaves open are checked when the
 //! rule runs; parts of points in time are told in UTC only.
