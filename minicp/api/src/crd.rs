@@ -14,6 +14,7 @@ use crate::custom::{Column, Custom, Scale};
 use crate::jsonpath::JsonPath;
 use crate::kind::{Kind, Text, Verbs};
 use crate::meta;
+use crate::rules::Rules;
 use crate::structural::Node;
 use crate::tree::{Value, at, bool_at, i64_at, list_at, str_at};
 
@@ -109,8 +110,11 @@ fn custom(crd: &Value, version: &Value, since: u64, alone: bool) -> Result<Custo
             "" => format!("{api} is deprecated"),
             told => told.to_owned(),
         });
+    let written = at(version, &["schema", "openAPIV3Schema"]).unwrap_or(&null);
+    let schema = Node::of_schema(written)?;
     Ok(Custom {
-        schema: Node::of_schema(at(version, &["schema", "openAPIV3Schema"]).unwrap_or(&null))?,
+        rules: Rules::read(written, &schema),
+        schema,
         columns: list_at(version, &["additionalPrinterColumns"]).iter().filter_map(column).collect(),
         selectable: selectable.map(|p| p.trim_start_matches('.').to_owned()).collect(),
         scale,

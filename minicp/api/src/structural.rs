@@ -5,19 +5,17 @@
 //! [`crate::crd`] has found to be structural; descriptions are not kept (OpenAPI reads them from the stored definition).
 
 mod defaults;
-pub(crate) mod expressions;
 mod format;
 pub mod pattern;
 mod prune;
 mod validate;
 
 use crate::tree::{Value, as_i64, at, bool_at, list_at, map_at, str_at};
-use expressions::Expression;
 use pattern::Pattern;
 
 pub use defaults::fill;
 pub use prune::prune;
-pub use validate::{validate, violations};
+pub use validate::{type_name, validate, violations};
 
 /// Fields, items and alternatives of one version's schema.
 pub const NODES_MAX: usize = 20_000;
@@ -64,10 +62,6 @@ pub struct Node {
     pub additional: Option<Box<Node>>,
     default: Option<Box<Value>>,
     rules: Option<Box<Rules>>,
-    /// `x-kubernetes-validations`
-    pub(crate) expressions: Box<[Expression]>,
-    /// Whether there are expressions here or below.
-    has_expressions: bool,
     /// Whether there are whole objects below.
     pub(crate) has_embedded: bool,
 }
@@ -192,10 +186,9 @@ impl Reader {
         };
         let keys: Vec<&str> =
             list_at(schema, &["x-kubernetes-list-map-keys"]).iter().filter_map(Value::as_str).collect();
-        let below = || properties.iter().map(|(_, node)| node).chain(items.as_deref()).chain(additional.as_deref());
-        let has_expressions = below().any(|node| node.has_expressions);
-        let has_embedded = below().any(|node| node.embedded || node.has_embedded);
-        let mut node = Node {
+        let mut below = properties.iter().map(|(_, node)| node).chain(items.as_deref()).chain(additional.as_deref());
+        let has_embedded = below.any(|node| node.embedded || node.has_embedded);
+        Ok(Node {
             ty: ty_of(schema),
             nullable: flag("nullable"),
             preserve: flag("x-kubernetes-preserve-unknown-fields"),
@@ -212,13 +205,8 @@ impl Reader {
             additional,
             default: at(schema, &["default"]).filter(|d| !d.is_null()).cloned().map(Box::new),
             rules: self.rules(schema)?,
-            expressions: Box::default(),
-            has_expressions,
             has_embedded,
-        };
-        node.expressions = expressions::read(schema, &node);
-        node.has_expressions |= !node.expressions.is_empty();
-        Ok(node)
+        })
     }
 
     fn nodes(&mut self, list: &[Value]) -> Result<Box<[Node]>, SchemaError> {

@@ -81,6 +81,12 @@ fn status_of(budget: &Value, count: Count, now: &str) -> Value {
     })
 }
 
+/// Pods of one owner, or of none.
+struct Owned {
+    owner: Option<(Rc<Kind>, String)>,
+    pods: i64,
+}
+
 impl Api {
     /// The budgets of a namespace and what they select.
     pub(super) async fn budgets_of(&self, ns: &str) -> Result<Vec<(Rc<Value>, LabelSelector)>, Status> {
@@ -102,7 +108,7 @@ impl Api {
     /// How many pods their owners want there to be.
     async fn expected(&self, ns: &str, pods: &[Value]) -> i64 {
         let registry = self.registry();
-        let mut by_owner: BTreeMap<String, (Option<(Rc<Kind>, String)>, i64)> = BTreeMap::new();
+        let mut by_owner: BTreeMap<String, Owned> = BTreeMap::new();
         for pod in pods.iter().filter(|p| !meta::is_deleting(p)) {
             let owner = meta::controller_of(pod);
             let key = owner.as_ref().map_or("", |o| o.uid).to_owned();
@@ -111,18 +117,18 @@ impl Api {
                 let (group, version) = mote_api::kind::split_api_version(owner.api_version);
                 Some((registry.by_kind(group, version, owner.kind)?.clone(), owner.name.to_owned()))
             };
-            by_owner.entry(key).or_insert_with(|| (find(), 0)).1 += 1;
+            by_owner.entry(key).or_insert_with(|| Owned { owner: find(), pods: 0 }).pods += 1;
         }
         let mut expected = 0i64;
-        for (owner, count) in by_owner.into_values() {
-            let replicas = match owner {
+        for owned in by_owner.into_values() {
+            let replicas = match owned.owner {
                 Some((kind, name)) => match self.entry(&kind, ns, &name).await {
                     Ok(entry) => i64_at(&object::decode(&kind, &entry), &["spec", "replicas"]),
                     Err(_) => None,
                 },
                 None => None,
             };
-            expected = expected.saturating_add(replicas.unwrap_or(count));
+            expected = expected.saturating_add(replicas.unwrap_or(owned.pods));
         }
         expected
     }

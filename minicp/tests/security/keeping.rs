@@ -270,3 +270,57 @@ fn a_stranger_may_ask_for_health_and_nothing_else() {
         server.stop().await;
     });
 }
+
+/// One address cannot hold all connections, nor can all addresses hold more than there are: what is too much is closed at once.
+#[test]
+fn connections_are_bounded_by_address_and_in_all() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpSocket, TcpStream};
+    const ALL: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    local(async {
+        let mut config = Config::new(dir.path().into(), "127.0.0.1:0".parse().unwrap());
+        (config.controllers, config.connections_max) = (false, ALL);
+        let server = Server::start(config, Rc::new(SystemClock)).await.unwrap_or_else(|e| panic!("{e}"));
+        let address = server.url().trim_start_matches("https://").parse().unwrap();
+        let from = async |source: &str| -> TcpStream {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+            socket.connect(address).await.unwrap()
+        };
+        let (tls, name) = stranger(&server);
+        let is_served = async |tcp: TcpStream| -> bool {
+            let Ok(mut stream) = tls.connect(name.clone(), tcp).await else { return false };
+            let asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let mut answer = Vec::new();
+            stream.write_all(asked).await.is_ok()
+                && stream.read_to_end(&mut answer).await.is_ok()
+                && answer.starts_with(b"HTTP/1.1 200")
+        };
+        let is_closed = async |mut tcp: TcpStream| matches!(tcp.read(&mut [0]).await, Ok(0) | Err(_));
+        let mut held = Vec::new();
+        for _ in 0..ALL * 3 / 4 {
+            held.push(from("127.0.0.1").await);
+        }
+        assert!(is_closed(from("127.0.0.1").await).await, "one address has its share");
+        assert!(is_served(from("127.0.0.2").await).await, "another is served");
+        // The server's end of it is to be gone, too.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        for source in ["127.0.0.2", "127.0.0.3"] {
+            held.push(from(source).await);
+        }
+        assert!(is_closed(from("127.0.0.4").await).await, "all are taken");
+        // One goes, and there is room.
+        held.swap_remove(0);
+        let mut served = false;
+        for _ in 0..200 {
+            served = is_served(from("127.0.0.4").await).await;
+            if served {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(served);
+        server.stop().await;
+    });
+}

@@ -2,7 +2,8 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use mote_api::crd;
-use mote_api::structural::{Node, fill, prune, validate};
+use mote_api::rules::{Rules, validate};
+use mote_api::structural::{Node, fill, prune};
 use mote_api::tree::{Value, json, parse_json};
 
 const BYTES_MAX: usize = 1 << 14;
@@ -20,11 +21,12 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!right || (kinds.len() == 1 && wrong.is_empty()), "what is accepted is served: {wrong:?}");
     crd::validate(&schema, Some(&definition));
     let Ok(node) = Node::of_schema(&schema) else { return };
+    let rules = Rules::read(&schema, &node);
     let mut new = object.clone();
     prune(&node, &mut new);
     fill(&node, &mut new);
     let mut again = new.clone();
     assert!(prune(&node, &mut again).is_empty(), "what is pruned has nothing unknown");
-    validate(&node, &new, None);
-    validate(&node, &new, Some(&object));
+    validate(&node, rules.as_ref(), &new, None);
+    validate(&node, rules.as_ref(), &new, Some(&object));
 });

@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use super::eval::{Out, no_overload};
 use super::functions::Function as F;
 use super::net::{self, Cidr, Url};
-use super::value::{self, Text, Val};
-use super::{Budget, Stop, texts, times};
+use super::stop::{Budget, Stop, no_overload};
+use super::value::{self, Out, Text, Val};
+use super::{texts, times};
 use crate::quantity::Quantity;
 use crate::structural::pattern::Pattern;
 use crate::time::Time;

@@ -2,20 +2,15 @@
 
 use std::cmp::Ordering;
 
-use super::parse::{Ast, Binary, Expr, Loop, Macro};
-use super::value::{self, Val};
-use super::{Budget, Stop, calls};
-
-pub(super) type Out<'a> = Result<Val<'a>, Stop>;
+use super::ast::{Ast, Binary, Expr, Loop, Macro};
+use super::calls;
+use super::stop::{Budget, Stop, no_overload};
+use super::value::{self, Out, Val};
 
 pub(super) struct Run<'a, 'b> {
     /// `self`, `oldSelf`, and what macros bind, as the checker numbered them.
     pub slots: Vec<Val<'a>>,
     pub budget: &'b mut Budget,
-}
-
-pub(super) fn no_overload() -> Stop {
-    Stop::Error("no such overload".into())
 }
 
 fn error<'a>(text: impl Into<String>) -> Out<'a> {

@@ -1,6 +1,6 @@
 //! The text of a rule as words: numbers, strings in all their quotes, names, signs.
 
-use super::Fault;
+use super::fault::Fault;
 
 /// One word and where it begins (bytes into the text).
 pub(super) struct Word {

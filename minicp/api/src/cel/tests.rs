@@ -159,7 +159,7 @@ fn limits_hold() {
         "!(".repeat(5_000),
         "1".to_owned() + &"+1".repeat(500) + "==1",
         "[".repeat(9_000),
-        "x".repeat(TEXT_MAX + 1),
+        "x".repeat(fault::TEXT_MAX + 1),
         "-".repeat(9_000),
     ] {
         assert!(run(&bad).is_err());

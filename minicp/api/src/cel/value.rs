@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 
+use super::ast::Literal;
 use super::net::{Cidr, Url};
-use super::parse::Literal;
+use super::stop::{Budget, Stop};
 use super::times;
-use super::{Budget, Stop};
 use crate::quantity::Quantity;
 use crate::structural::{ListType, Node, Ty};
 use crate::time::Time;
@@ -188,6 +188,9 @@ impl<'a> Val<'a> {
         }
     }
 }
+
+/// What a step of a run gives.
+pub(super) type Out<'a> = Result<Val<'a>, Stop>;
 
 /// An order of numbers of any kind; None: one is no number.
 fn number_order(a: &Val<'_>, b: &Val<'_>) -> Option<Ordering> {

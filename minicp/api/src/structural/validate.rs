@@ -1,6 +1,6 @@
 //! Values against a structural schema, with the messages of upstream (kube-openapi `validation/validate`, apiextensions `validation`).
 
-use super::{ListType, Node, Rules, Ty, expressions, format};
+use super::{ListType, Node, Rules, Ty, format};
 use crate::field::{Error, Path, Reason};
 use crate::tree::{Map, Value, as_i64};
 
@@ -9,20 +9,7 @@ const ERRORS_MAX: usize = 100;
 
 /// All that is wrong with `new`. With `old`, what an object had before and has still is not held against it (upstream's ratcheting).
 pub fn validate(node: &Node, new: &Value, old: Option<&Value>) -> Vec<Error> {
-    let mut errors = violations(node, new, old, Path::Root);
-    if !node.has_expressions {
-        return errors;
-    }
-    // Upstream's rule: expressions may count on types, required fields and bounds.
-    let blocks =
-        |e: &Error| matches!(e.reason, Reason::Required | Reason::TooLong | Reason::TooMany | Reason::TypeInvalid);
-    if errors.iter().any(blocks) {
-        let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
-        errors.push(Error::invalid("<nil>", &Value::Null, why));
-    } else {
-        errors.extend(expressions::check(node, new, old, Path::Root));
-    }
-    errors
+    violations(node, new, old, Path::Root)
 }
 
 /// The same for a value that stands at `at`.
@@ -36,7 +23,8 @@ struct Check {
     errors: Vec<Error>,
 }
 
-pub(super) fn type_name(ty: Ty) -> &'static str {
+/// As schemas name it.
+pub fn type_name(ty: Ty) -> &'static str {
     match ty {
         Ty::Any => "any",
         Ty::Object => "object",

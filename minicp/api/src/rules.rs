@@ -1,18 +1,17 @@
 //! `x-kubernetes-validations`: rules in CEL that a schema's author wrote, with upstream's words for what is wrong (apiextensions
 //! `schema/cel/validation.go`).
 
-use super::validate::type_name;
-use super::{ListType, Node};
 use crate::cel::{Budget, Old, Program, Stop, Wanted};
 use crate::field::{Error, Path, Reason};
 use crate::jsonpath::JsonPath;
-use crate::tree::{Value, bool_at, list_at, str_at};
+use crate::structural::{self, ListType, Node, type_name};
+use crate::tree::{Value, at, bool_at, list_at, map_at, str_at};
 
 /// Errors told to the client.
 const ERRORS_MAX: usize = 100;
 
 /// One rule.
-pub(crate) struct Expression {
+pub(crate) struct Rule {
     text: Box<str>,
     /// Or why it cannot be used: a definition that was stored by another server.
     pub(crate) program: Result<Program, String>,
@@ -28,23 +27,64 @@ pub(crate) struct Expression {
     pub(crate) optional_old: bool,
 }
 
-impl Expression {
+impl Rule {
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// The rules of one schema; `node`: what was read of it otherwise.
-pub(super) fn read(schema: &Value, node: &Node) -> Box<[Expression]> {
-    let rules = list_at(schema, &["x-kubernetes-validations"]).iter();
-    rules.map(|rule| one(rule, node)).collect()
+/// The rules of a schema and of what is below it, in its shape; what has no rules is left out.
+pub struct Rules {
+    pub(crate) here: Box<[Rule]>,
+    pub(crate) properties: Box<[(Box<str>, Rules)]>,
+    pub(crate) items: Option<Box<Rules>>,
+    pub(crate) additional: Option<Box<Rules>>,
 }
 
-fn one(rule: &Value, node: &Node) -> Expression {
+impl Rules {
+    /// Those of a schema; `node`: what was read of it. None: there are none.
+    pub fn read(schema: &Value, node: &Node) -> Option<Rules> {
+        let here: Box<[Rule]> =
+            list_at(schema, &["x-kubernetes-validations"]).iter().map(|rule| one(rule, node)).collect();
+        let fields = map_at(schema, &["properties"]).into_iter().flatten();
+        let mut properties: Vec<(Box<str>, Rules)> = fields
+            .filter_map(|(name, below)| Some((name.as_str().into(), Rules::read(below, node.property(name)?)?)))
+            .collect();
+        properties.sort_by(|a, b| a.0.cmp(&b.0));
+        let below = |field: &str, node: Option<&Node>| Rules::read(at(schema, &[field])?, node?).map(Box::new);
+        let items = below("items", node.items.as_deref());
+        let additional = below("additionalProperties", node.additional.as_deref());
+        let any = !here.is_empty() || !properties.is_empty() || items.is_some() || additional.is_some();
+        any.then(|| Rules { here, properties: properties.into(), items, additional })
+    }
+    pub(crate) fn property(&self, name: &str) -> Option<&Rules> {
+        let i = self.properties.binary_search_by(|(n, _)| (**n).cmp(name)).ok()?;
+        self.properties.get(i).map(|(_, rules)| rules)
+    }
+}
+
+/// All that is wrong with `new`: by its schema, and then by the rules of its author. With `old`, what an object had before and has still is not held
+/// against it.
+pub fn validate(node: &Node, rules: Option<&Rules>, new: &Value, old: Option<&Value>) -> Vec<Error> {
+    let mut errors = structural::validate(node, new, old);
+    let Some(rules) = rules else { return errors };
+    // Upstream's rule: expressions may count on types, required fields and bounds.
+    let blocks =
+        |e: &Error| matches!(e.reason, Reason::Required | Reason::TooLong | Reason::TooMany | Reason::TypeInvalid);
+    if errors.iter().any(blocks) {
+        let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        errors.push(Error::invalid("<nil>", &Value::Null, why));
+    } else {
+        errors.extend(check(node, rules, new, old, Path::Root));
+    }
+    errors
+}
+
+fn one(rule: &Value, node: &Node) -> Rule {
     let text = |field: &str| str_at(rule, &[field]).trim();
     let optional_old = bool_at(rule, &["optionalOldSelf"]) == Some(true);
     let told = text("messageExpression");
-    Expression {
+    Rule {
         text: text("rule").into(),
         program: Program::new(str_at(rule, &["rule"]), node, Wanted::Truth, optional_old),
         message: text("message").into(),
@@ -88,9 +128,9 @@ fn place(path: &str, node: &Node) -> Result<Box<str>, &'static str> {
 }
 
 /// All rules that `new` breaks. Rules that look at the old value run where it can be told which one that is.
-pub(crate) fn check(node: &Node, new: &Value, old: Option<&Value>, at: Path<'_>) -> Vec<Error> {
+pub(crate) fn check(node: &Node, rules: &Rules, new: &Value, old: Option<&Value>, at: Path<'_>) -> Vec<Error> {
     let mut walk = Walk { errors: Vec::new(), budget: Budget::new() };
-    walk.value(node, new, old, at);
+    walk.value(node, rules, new, old, at);
     walk.errors
 }
 
@@ -104,13 +144,13 @@ impl Walk {
         self.errors.len() >= ERRORS_MAX || self.budget.is_spent()
     }
 
-    fn value(&mut self, node: &Node, new: &Value, old: Option<&Value>, at: Path<'_>) {
-        if !node.has_expressions || new.is_null() || self.is_over() {
+    fn value(&mut self, node: &Node, rules: &Rules, new: &Value, old: Option<&Value>, at: Path<'_>) {
+        if new.is_null() || self.is_over() {
             return;
         }
         // What an object had before is not held against it.
-        let same = !node.expressions.is_empty() && old == Some(new);
-        for rule in &node.expressions {
+        let same = !rules.here.is_empty() && old == Some(new);
+        for rule in &rules.here {
             let changes = rule.program.as_ref().is_ok_and(|p| p.uses_old);
             let runs = if changes { old.is_some() || rule.optional_old } else { !same };
             if runs && !self.is_over() {
@@ -121,29 +161,33 @@ impl Walk {
             Value::Object(map) => {
                 for (key, value) in map.iter().filter(|(key, _)| !node.is_meta(key)) {
                     let old = old.and_then(|o| o.get(key));
-                    match (node.property(key), &node.additional) {
-                        (Some(below), _) => self.value(below, value, old, at.f(key)),
-                        (None, Some(below)) => self.value(below, value, old, at.k(key)),
-                        (None, None) => {}
+                    match (node.property(key), rules.property(key)) {
+                        (Some(node), Some(rules)) => self.value(node, rules, value, old, at.f(key)),
+                        (Some(_), None) => {}
+                        (None, _) => {
+                            if let (Some(node), Some(rules)) = (&node.additional, &rules.additional) {
+                                self.value(node, rules, value, old, at.k(key));
+                            }
+                        }
                     }
                 }
             }
-            Value::Array(list) => self.list(node, list, old, at),
+            Value::Array(list) => self.list(node, rules, list, old, at),
             _ => {}
         }
     }
 
-    fn list(&mut self, node: &Node, list: &[Value], old: Option<&Value>, at: Path<'_>) {
-        let Some(items) = &node.items else { return };
+    fn list(&mut self, node: &Node, rules: &Rules, list: &[Value], old: Option<&Value>, at: Path<'_>) {
+        let (Some(items), Some(rules)) = (&node.items, &rules.items) else { return };
         let before = old.and_then(Value::as_array).filter(|_| node.list == ListType::Map);
         let same = |a: &Value, b: &Value| node.map_keys.split(',').all(|key| a.get(key) == b.get(key));
         for (i, item) in list.iter().enumerate() {
             let twin = before.and_then(|b| b.iter().find(|o| same(o, item)));
-            self.value(items, item, twin, at.i(i));
+            self.value(items, rules, item, twin, at.i(i));
         }
     }
 
-    fn rule(&mut self, rule: &Expression, node: &Node, new: &Value, old: Option<&Value>, at: Path<'_>) {
+    fn rule(&mut self, rule: &Rule, node: &Node, new: &Value, old: Option<&Value>, at: Path<'_>) {
         let ty = Value::from(type_name(node.ty));
         let own = match (&rule.program, rule.optional_old, old) {
             (Ok(program), true, old) if program.uses_old => Old::Optional(old),
@@ -181,7 +225,7 @@ impl Walk {
     }
 
     /// What is said about a broken rule.
-    fn detail(&mut self, rule: &Expression, node: &Node, new: &Value, old: Old<'_>) -> String {
+    fn detail(&mut self, rule: &Rule, node: &Node, new: &Value, old: Old<'_>) -> String {
         if let Some(Ok(program)) = &rule.message_program
             && let Ok(text) = program.text(new, old, node, &mut self.budget)
             && !text.trim().is_empty()
@@ -192,3 +236,6 @@ impl Walk {
         if rule.message.is_empty() { format!("failed rule: {}", rule.text) } else { rule.message.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests;
