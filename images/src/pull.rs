@@ -184,7 +184,7 @@ fn pull(
     }
     documents.extend([bytes, config]);
     let wanted = plan(&manifest, &diff_ids, &what)?;
-    let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + '_>, Error> {
+    let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + Send + '_>, Error> {
         let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
         Ok(Box::new(blob.starting_at(at)))
     };
@@ -235,7 +235,7 @@ pub(crate) fn finish(
 }
 
 /// Where the bytes of a layer come from, behind so many that are here already.
-pub(crate) type Source<'a> = dyn Fn(&WantedLayer, u64) -> Result<Box<dyn Read + 'a>, Error> + Sync + 'a;
+pub(crate) type Source<'a> = dyn Fn(&WantedLayer, u64) -> Result<Box<dyn Read + Send + 'a>, Error> + Sync + 'a;
 
 /// Takes in every layer that is missing, a few at once. The first failure stops the others.
 pub(crate) fn take_in_all<'a>(

@@ -136,7 +136,7 @@ impl Inner {
         let config = self.read_blob(&record.config)?.unwrap_or_default();
         let (_, diff_ids) = ImageConfig::parse(&config, &what)?;
         let wanted = plan(&manifest, &diff_ids, &what)?;
-        let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + '_>, Error> {
+        let source = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + Send + '_>, Error> {
             if record.local {
                 return Err(gone(format!("{what}: layer {}", layer.blob.digest)));
             }

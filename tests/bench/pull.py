@@ -82,6 +82,23 @@ def private_mounts():
         raise OSError(ctypes.get_errno(), "private mount namespace")
 
 
+@contextlib.contextmanager
+def fresh_disk():
+    """An ext4 of its own. On one where thousands of files were deleted within the last minute every new file takes a search for an inode
+    that was not (ext4's recently_deleted); and syncfs(2) waits for what others wrote."""
+    with tempfile.TemporaryDirectory(prefix="mote-bench-") as work:
+        image, mount = work + "/image", work + "/disk"
+        with open(image, "wb") as file:
+            file.truncate(8 << 30)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
+        os.mkdir(mount)
+        subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+        try:
+            yield mount
+        finally:
+            subprocess.run(["umount", "-R", mount], check=True)
+
+
 def high_water_kib(pid):
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())
@@ -97,8 +114,7 @@ def disk_bytes(folder):
 class Containerd:
     """A daemon with folders of its own; started outside of what is timed."""
 
-    def __init__(self, work, reference):
-        self.work, self.reference = work, reference
+    def __init__(self, work):
         self.socket = work + "/c.sock"
         pathlib.Path(work, "containerd.toml").write_text(
             f'version = 2\nroot = "{work}/containerd"\nstate = "{work}/containerd-state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{self.socket}"\n')
@@ -108,9 +124,6 @@ class Containerd:
             if time.monotonic() > end:
                 raise SystemExit("containerd did not start")
             time.sleep(0.05)
-
-    def command(self):
-        return ["ctr", "-a", self.socket, "images", "pull", "--plain-http", self.reference]
 
     def close(self):
         self.process.terminate()
@@ -150,47 +163,55 @@ def most_on_disk(mote, reference, work):
         subprocess.run(["umount", mount], check=True)
 
 
+PEERS = {"skopeo+umoci": ("skopeo", "umoci"), "podman": ("podman",), "containerd": ("containerd", "ctr")}
+
+
+def commands(mote, work, address, codec, manifest):
+    """What is timed, by name; peers that are not installed are left out."""
+    reference = f"{address}/bench:{codec}"
+    inflate = {"gzip": "zcat", "zstd": "zstd -dcq"}[codec]
+
+    def pipe(into):
+        steps = [f"curl -sf http://{address}/v2/bench/blobs/{layer['digest']} | {inflate} | tar -x -C {into}" for layer in manifest["layers"]]
+        return f"set -o pipefail; mkdir {into} && {' && '.join(steps)}"
+
+    again = " --dest-compress-format gzip" if codec == "zstd" else ""  # umoci 0.4 knows gzip only: compressed anew for it
+    ways = {
+        "mote": [mote, "image", "pull", "--data-dir", work + "/mote", "--drop-blobs", reference],
+        "pipe": ["bash", "-c", pipe(work + "/pipe")],
+        "pipe + sync": ["bash", "-c", f"{pipe(work + '/synced')} && sync -f {work}"],
+        "skopeo+umoci": ["sh", "-c", f"skopeo copy -q{again} --src-tls-verify=false docker://{reference} oci:{work}/layout:x && umoci unpack --image {work}/layout:x {work}/umoci"],
+        "podman": ["podman", "--root", work + "/podman", "--runroot", work + "/podman-run", "--storage-driver", "overlay", "--events-backend", "none", "pull", "-q", "--tls-verify=false", reference],
+        "containerd": ["ctr", "-a", work + "/c.sock", "images", "pull", "--plain-http", reference],
+    }
+    return {name: command for name, command in ways.items() if all(map(shutil.which, PEERS.get(name, ())))}
+
+
 def measure(mote, row, cache, arch, codec):
     folder = prepare(mote, cache, arch)
     private_mounts()
-    with registry(folder) as (address, log), tempfile.TemporaryDirectory(prefix="mote-bench-") as work:
+    with registry(folder) as (address, _), tempfile.TemporaryDirectory(prefix="mote-bench-") as scratch:
         reference = f"{address}/bench:{codec}"
         manifest = json.loads(subprocess.check_output(
             ["curl", "-sf", "-H", "Accept: application/vnd.oci.image.manifest.v1+json", f"http://{address}/v2/bench/manifests/{codec}"]))
-        inflate = {"gzip": "zcat", "zstd": "zstd -dcq"}[codec]
-        steps = " && ".join(f"curl -sf http://{address}/v2/bench/blobs/{layer['digest']} | {inflate} | tar -x -C {work}/pipe" for layer in manifest["layers"])
-        pipe = f"set -o pipefail; mkdir {work}/pipe && {steps}"
-        ways = {
-            "mote": [mote, "image", "pull", "--data-dir", work + "/mote", "--drop-blobs", reference],
-            "pipe": ["bash", "-c", pipe],
-            "pipe + sync": ["bash", "-c", f"{pipe} && sync -f {work}/pipe"],
-        }
-        peers = {
-            "skopeo+umoci": ["sh", "-c", f"skopeo copy -q --src-tls-verify=false docker://{reference} oci:{work}/layout:x && umoci unpack --image {work}/layout:x {work}/umoci"],
-            "podman": ["podman", "--root", work + "/podman", "--runroot", work + "/podman-run", "--storage-driver", "overlay", "--events-backend", "none", "pull", "-q", "--tls-verify=false", reference],
-            "containerd": None,
-        }
-        if codec == "zstd":  # umoci 0.4 knows gzip only: the copy in between is compressed anew for it
-            peers["skopeo+umoci"][2] = peers["skopeo+umoci"][2].replace("copy -q", "copy -q --dest-compress-format gzip", 1)
-        for name in [name for name, needs in [("skopeo+umoci", ("skopeo", "umoci")), ("podman", ("podman",)), ("containerd", ("containerd", "ctr"))]
-                     if not all(map(shutil.which, needs))]:
-            del peers[name]
         times, peak, disk = {}, {}, {}
         for turn in range(ROUNDS):
-            for name, command in (ways | (peers if turn < PEER_ROUNDS else {})).items():
-                daemon = Containerd(work, reference) if name == "containerd" else None
-                os.sync()
-                took, high = timed(daemon.command() if daemon else command)
-                if daemon:
-                    high = high_water_kib(daemon.process.pid)
-                    daemon.close()
-                times.setdefault(name, []).append(took)
-                peak[name] = max(peak.get(name, 0), high)
-                if turn == 0 and name in ("mote", "pipe"):
-                    disk[name] = disk_bytes(f"{work}/{name}")
-                for leftover in os.listdir(work):
-                    path = f"{work}/{leftover}"
-                    shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.remove(path)
+            with fresh_disk() as work:
+                ways = commands(mote, work, address, codec, manifest)
+                peers = [name for name in ways if name in PEERS]
+                for name, command in ways.items():
+                    if name in peers and turn >= PEER_ROUNDS:
+                        continue
+                    daemon = Containerd(work) if name == "containerd" else None
+                    subprocess.run(["sync", "-f", work], check=True)
+                    took, high = timed(command)
+                    if daemon:
+                        high = high_water_kib(daemon.process.pid)
+                        daemon.close()
+                    times.setdefault(name, []).append(took)
+                    peak[name] = max(peak.get(name, 0), high)
+                    if turn == 0 and name in ("mote", "pipe"):
+                        disk[name] = disk_bytes(f"{work}/{name}")
         ours, middle = statistics.median(times["mote"]), {name: statistics.median(values) for name, values in times.items()}
         size = sum(layer["size"] for layer in manifest["layers"]) / 1e6
         each = lambda name: f"{name} {middle[name]:.2f}"
@@ -201,5 +222,5 @@ def measure(mote, row, cache, arch, codec):
                 f"{middle[name]:.2f} s" + (f", peak RSS {peak[name] / 1024:.0f} MiB" if name != "skopeo+umoci" else ""))
         row(f"pull, {codec}: peak RSS", "16 MiB", f"{peak['mote'] / 1024:.1f} MiB", peak["mote"] <= 16 * 1024)
         row(f"pull, {codec}: disk / that of the unpacked tree", "1.05", f"{disk['mote'] / disk['pipe']:.3f}", disk["mote"] <= 1.05 * disk["pipe"], f"{disk['pipe'] / 1e6:.0f} MB")
-        most, left = most_on_disk(mote, reference, work)
+        most, left = most_on_disk(mote, reference, scratch)
         row(f"pull, {codec}: most disk at any moment / what stays", "1.05", f"{most / left:.3f}", most <= 1.05 * left, f"{left / 1e6:.0f} MB")

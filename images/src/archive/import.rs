@@ -93,7 +93,7 @@ fn take_in(
         return Err(Error::corrupt(what, "its configuration has another digest than the manifest says"));
     }
     let wanted = plan(&found.parsed, &diff_ids, &what)?;
-    let open = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read>, Error> {
+    let open = |layer: &WantedLayer, at: u64| -> Result<Box<dyn Read + Send>, Error> {
         let section = found
             .layers
             .get(&layer.blob.digest)

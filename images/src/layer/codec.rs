@@ -2,7 +2,7 @@
 //! media types lie (docker pushes gzip under tar's name and the other way round).
 
 use std::io::{self, BufRead, Read};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
@@ -82,10 +82,31 @@ pub struct Zstd<R> {
     decoder: DCtx<'static>,
     /// At the beginning or behind a whole frame: the input may end here.
     between: bool,
-    large: Option<MutexGuard<'static, ()>>,
+    large: Option<Turn>,
 }
 
-static LARGE_WINDOW: Mutex<()> = Mutex::new(());
+/// The right to a large window; whoever holds it may take it to another thread.
+struct Turn;
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait() -> Turn {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        while std::mem::replace(&mut *taken, true) {
+            taken = GIVEN_BACK.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        GIVEN_BACK.notify_one();
+    }
+}
 
 impl<R: BufRead> Zstd<R> {
     fn new(inner: R) -> io::Result<Zstd<R>> {
@@ -107,7 +128,7 @@ impl<R: BufRead> Read for Zstd<R> {
                     return Ok(0);
                 }
                 if self.large.is_none() && window(bytes).is_none_or(|window| window > ZSTD_WINDOW_SHARED_BYTES_MAX) {
-                    self.large = Some(LARGE_WINDOW.lock().unwrap_or_else(PoisonError::into_inner));
+                    self.large = Some(Turn::wait());
                 }
             }
             let ended = bytes.is_empty();
@@ -234,7 +255,7 @@ mod tests {
         let (small, large) = (with_window(0x60, &[1; 5000]), with_window(0x61, &[2; 5000]));
         let mut first = Decoder::new(&large[..]).unwrap();
         first.read_exact(&mut [0; 10]).unwrap();
-        assert!(LARGE_WINDOW.try_lock().is_err());
+        assert!(*TAKEN.lock().unwrap());
         assert_eq!(inflate(&small).unwrap(), [1; 5000]); // does not wait
         drop(first);
         let both = [small, large].concat();

@@ -1,11 +1,13 @@
-//! One layer, in one pass: compressed bytes in, a folder for overlayfs out, both digests checked, nothing kept in between.
+//! One layer, in one pass: compressed bytes in, a folder for overlayfs out, both digests checked, nothing kept in between. Two threads: the
+//! double line is where one hands over to the other.
 //!
 //! ```text
-//! network ─ Hashing (Digest) ─ codec (gzip, zstd, plain) ─ Hashing (DiffId) ─ tar ─ entry (policy, pure) ─ tree (openat2) ─ disk
-//!                                                                                                  └─ listing (names and checksums)
+//! network ─ Hashing (Digest) ─ codec (gzip, zstd, plain) ═ ahead (DiffId) ─ tar ─ entry (policy, pure) ─ tree (openat2) ─ disk
+//!                                                                                               └─ listing (names and checksums)
 //! ```
 
 pub mod acl;
+pub mod ahead;
 pub mod codec;
 pub mod entry;
 pub mod hashing;

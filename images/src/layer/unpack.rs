@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::ahead::{self, Ahead};
 use super::codec::Decoder;
 use super::entry::{Inner, decide, xattr_allowed};
 use super::hashing::{Hashing, TooLong};
@@ -57,11 +59,11 @@ pub struct Onto<'a> {
 }
 
 /// Unpacks the layer that `input` yields.
-pub fn unpack<R: Read>(input: R, onto: Onto<'_>) -> Result<Unpacked, Error> {
+pub fn unpack<R: Read + Send>(input: R, onto: Onto<'_>) -> Result<Unpacked, Error> {
     unpack_within(&BOUNDS, input, onto)
 }
 
-fn unpack_within<R: Read>(bounds: &Bounds, input: R, onto: Onto<'_>) -> Result<Unpacked, Error> {
+fn unpack_within<R: Read + Send>(bounds: &Bounds, input: R, onto: Onto<'_>) -> Result<Unpacked, Error> {
     let Onto { what, fs, list, progress, cancel } = onto;
     let mut source = Hashing::new(Watched { inner: input, failure: None }, LAYER_BLOB_BYTES_MAX);
     if let Err(e) = source.fill_buf() {
@@ -74,14 +76,15 @@ fn unpack_within<R: Read>(bounds: &Bounds, input: R, onto: Onto<'_>) -> Result<U
         tree.as_on_old_kernels();
     }
     let folds = bounds.folds.map_or_else(|| tree.folds_names(), Ok).map_err(|e| Error::io("write", fs, e))?;
+    // The archive of a layer that is not compressed is hashed on its way in.
+    let hasher = (!matches!(decoder, Decoder::Plain(_))).then(Hasher::default);
+    let (supply, archive) = ahead::line(hasher, LAYER_TAR_BYTES_MAX);
+    let taken = AtomicU64::new(0);
     let mut job = Job {
         bounds,
         what,
-        // The archive of a layer that is not compressed has been hashed already.
-        archive: Archive::new(match decoder {
-            Decoder::Plain(_) => Hashing::counting(decoder, LAYER_TAR_BYTES_MAX),
-            _ => Hashing::new(decoder, LAYER_TAR_BYTES_MAX),
-        }),
+        archive: Archive::new(archive),
+        taken: &taken,
         tree,
         names: folds.then(HashSet::new),
         fs,
@@ -94,25 +97,29 @@ fn unpack_within<R: Read>(bounds: &Bounds, input: R, onto: Onto<'_>) -> Result<U
         file_bytes: 0,
         entries: 0,
     };
-    // What lies behind the archive's end belongs to both digests.
-    let done = job.run().and_then(|()| job.drain());
-    let Job { archive, list, file_bytes, entries, open, .. } = job;
-    let plain = archive.into_inner();
-    let (plain_hash, _, decoder) = plain.finish();
-    let mut source = decoder.into_inner();
-    let done = done.and_then(|()| source.drain().map_err(|e| stream_error(what, "the end of the layer", e)));
-    let (hash, blob_bytes, watched) = source.finish();
-    match (done, watched.failure) {
-        // Decoders wrap what failed below them; the first cause is the one to tell.
-        (Err(_), Some(cause)) => return Err(stream_error(what, "reading", cause)),
-        (Err(e), None) => return Err(e),
-        (Ok(()), _) => {}
-    }
-    list.finish().map_err(|e| Error::io("write the listing of", fs, e))?;
-    progress(blob_bytes);
-    let digest = hash.map(Hasher::digest).ok_or_else(|| Error::corrupt(what, "was not hashed"))?;
-    let diff_id = plain_hash.map_or_else(|| DiffId::of_plain(digest), Hasher::diff_id);
-    Ok(Unpacked { digest, diff_id, blob_bytes, file_bytes, entries, open })
+    std::thread::scope(|scope| {
+        let below = std::thread::Builder::new().spawn_scoped(scope, || supply.run(decoder, &taken));
+        let below = below.map_err(|e| Error::io("start a thread for", fs, e))?;
+        // What lies behind the archive's end belongs to both digests.
+        let done = job.run().and_then(|()| job.drain());
+        let Job { archive, list, file_bytes, entries, open, .. } = job;
+        let (plain_hash, mut is_broken) = archive.into_inner().finish();
+        let (source, tail) = below.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        is_broken |= tail.is_err();
+        let done = done.and_then(|()| tail.map_err(|e| stream_error(what, "the end of the layer", e)));
+        let (hash, blob_bytes, watched) = source.finish();
+        match (done, watched.failure) {
+            // Decoders wrap what failed below them; the first cause is the one to tell.
+            (Err(_), Some(cause)) if is_broken => return Err(stream_error(what, "reading", cause)),
+            (Err(e), _) => return Err(e),
+            (Ok(()), _) => {}
+        }
+        list.finish().map_err(|e| Error::io("write the listing of", fs, e))?;
+        progress(blob_bytes);
+        let digest = hash.map(Hasher::digest).ok_or_else(|| Error::corrupt(what, "was not hashed"))?;
+        let diff_id = plain_hash.map_or_else(|| DiffId::of_plain(digest), Hasher::diff_id);
+        Ok(Unpacked { digest, diff_id, blob_bytes, file_bytes, entries, open })
+    })
 }
 
 /// Remembers what went wrong below the decoders.
@@ -147,10 +154,12 @@ fn stream_error(what: &str, place: &str, e: io::Error) -> Error {
     }
 }
 
-struct Job<'a, R: Read> {
+struct Job<'a> {
     bounds: &'a Bounds,
     what: &'a str,
-    archive: Archive<Hashing<Decoder<Hashing<Watched<R>>>>>,
+    archive: Archive<Ahead>,
+    /// Compressed bytes that were read so far.
+    taken: &'a AtomicU64,
     tree: Tree,
     /// Every path made so far, on a file system that folds names: what else is found there is another name's.
     names: Option<HashSet<Inner>>,
@@ -165,7 +174,7 @@ struct Job<'a, R: Read> {
     entries: u64,
 }
 
-impl<R: Read> Job<'_, R> {
+impl Job<'_> {
     fn run(&mut self) -> Result<(), Error> {
         let mut last = String::new();
         loop {
@@ -248,7 +257,7 @@ impl<R: Read> Job<'_, R> {
     /// Once per entry and per buffer: the end if asked for, the word about progress, the eye on bombs.
     fn pulse(&mut self) -> Result<(), Error> {
         self.cancel.check()?;
-        let (plain, blob) = (self.archive.get_ref().total(), self.archive.get_ref().get_ref().get_ref().total());
+        let (plain, blob) = (self.archive.get_ref().total(), self.taken.load(Ordering::Relaxed));
         if plain > self.bounds.bomb_floor_bytes && plain / INFLATE_RATIO_MAX > blob {
             return Err(Error::refused(self.what, format!("decompression bomb: {blob} bytes became {plain}")));
         }

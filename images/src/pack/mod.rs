@@ -68,7 +68,7 @@ impl Store {
         let document = manifest.document();
         let manifest_digest = Digest::of(&document);
         let wanted = plan(&manifest, &diff_ids, &reference.to_string())?;
-        let gone = |layer: &WantedLayer, _: u64| -> Result<Box<dyn Read>, Error> {
+        let gone = |layer: &WantedLayer, _: u64| -> Result<Box<dyn Read + Send>, Error> {
             Err(Error::corrupt(format!("layer {}", layer.blob.digest), "it was just written and is gone"))
         };
         // The blobs just written serve as the source.

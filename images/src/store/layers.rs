@@ -32,7 +32,7 @@ pub struct Intake<'a> {
 }
 
 /// Begins to read a layer's compressed bytes at a position.
-pub type Open<'a> = dyn Fn(u64) -> Result<Box<dyn Read + 'a>, Error> + 'a;
+pub type Open<'a> = dyn Fn(u64) -> Result<Box<dyn Read + Send + 'a>, Error> + 'a;
 
 impl Inner {
     /// The record of a layer that is here and whole. One that was written in an earlier boot and never settled counts as absent: a
@@ -151,7 +151,7 @@ impl Inner {
         &self,
         diff_id: &DiffId,
         want: &Descriptor,
-        input: impl Read,
+        input: impl Read + Send,
         intake: &Intake<'_>,
     ) -> Result<(Work, LayerRecord), Error> {
         let work = Work(self.layout.fresh()?);

@@ -57,6 +57,36 @@ fn what_is_needed_stays_and_the_rest_goes() {
 }
 
 #[test]
+fn usage_is_what_du_says() {
+    let (tmp, store) = store();
+    let source = tmp.path().join("source");
+    std::fs::create_dir_all(source.join("deep/er")).unwrap();
+    std::fs::write(source.join("file"), vec![7; 1_000_001]).unwrap();
+    std::fs::hard_link(source.join("file"), source.join("deep/again")).unwrap();
+    std::os::unix::fs::symlink("x".repeat(200), source.join("deep/er/link")).unwrap();
+    let noise: Vec<u8> = (0..300_000u32).flat_map(|n| n.wrapping_mul(n).to_be_bytes()).collect();
+    std::fs::write(source.join("deep/er/noise"), noise).unwrap();
+    let spec = |cmd: &str| PackSpec {
+        config: ImageConfig { cmd: vec![cmd.into()], ..ImageConfig::default() },
+        layers: vec![PackLayer::Dir(source.clone())],
+        compression: Compression::Gzip,
+        mtime: Some(0),
+    };
+    for name in ["a", "b"] {
+        store.pack(&name.parse().unwrap(), spec(name), &Cancel::default()).unwrap(); // two images, one layer
+    }
+    let du = |folder: &str| -> u64 {
+        let script =
+            format!("du -c --block-size=1 {}/{folder}/* | tail -n 1 | cut -f 1", tmp.path().join("images").display());
+        let out = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap().trim().parse().unwrap()
+    };
+    let usage = store.usage().unwrap();
+    assert_eq!((usage.layers, usage.blobs, usage.partial, usage.unused), (du("layers"), du("blobs"), 0, 0));
+    assert!(usage.layers > 2_200_000 && usage.layers < 2_400_000, "{usage:?}: the file of two names counts once");
+}
+
+#[test]
 fn nothing_is_deleted_while_something_is_written() {
     let (_tmp, store) = store();
     let writing = store.inner.writing().unwrap();
@@ -159,7 +189,7 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
         observer: &Silent,
         cancel: &cancel,
     };
-    let open = |_| -> Result<Box<dyn Read + '_>, Error> { Ok(Box::new(blob.as_slice())) };
+    let open = |_| -> Result<Box<dyn Read + Send + '_>, Error> { Ok(Box::new(blob.as_slice())) };
     for (diff_id, want, why) in table {
         let error = store.inner.take_in(&diff_id, &want, &open, &intake(true, true)).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(why), "want {why:?}, got {error}");

@@ -1,6 +1,6 @@
 //! One entry: what lies at its path gives way, it is made, and noted in the listing.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 use super::{Job, stream_error};
 use crate::Error;
@@ -11,7 +11,7 @@ use crate::layer::tar::{Kind, Member};
 use crate::layer::tree::{Attributes, Made, Occupant};
 use crate::limits::{LAYER_TAR_BYTES_MAX, LINKS_BELOW_MAX};
 
-impl<R: Read> Job<'_, R> {
+impl Job<'_> {
     pub(super) fn apply(
         &mut self,
         path: &Inner,

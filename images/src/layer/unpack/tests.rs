@@ -78,12 +78,12 @@ fn run(bytes: &[u8]) -> Out {
     run_within(&BOUNDS, bytes)
 }
 
-fn run_within(bounds: &Bounds, bytes: impl Read) -> Out {
+fn run_within(bounds: &Bounds, bytes: impl Read + Send) -> Out {
     run_beside("", bounds, bytes)
 }
 
 /// Into a folder in which this folder is already.
-fn run_beside(there: &str, bounds: &Bounds, bytes: impl Read) -> Out {
+fn run_beside(there: &str, bounds: &Bounds, bytes: impl Read + Send) -> Out {
     let dir = tempfile::tempdir().unwrap();
     let fs = dir.path().join("fs");
     std::fs::create_dir_all(fs.join(there)).unwrap();

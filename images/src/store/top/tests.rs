@@ -50,7 +50,7 @@ fn take(store: &Store, picture: &str, durable: bool) -> DiffId {
     let (observer, cancel) = (&Silent, &Cancel::default());
     let intake =
         Intake { keep_blob: false, spool: false, durable: &|| durable, anew: false, index: 0, observer, cancel };
-    let open = |_| -> Result<Box<dyn Read + '_>, Error> { Ok(Box::new(bytes.as_slice())) };
+    let open = |_| -> Result<Box<dyn Read + Send + '_>, Error> { Ok(Box::new(bytes.as_slice())) };
     store.inner.take_in(&DiffId::of_plain(digest), &want, &open, &intake).unwrap().0.diff_id
 }
 
