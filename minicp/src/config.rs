@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::http::CONNECTIONS_MAX;
+use crate::leader::Times;
 use crate::store::etcd::EtcdConfig;
 use crate::store::snapshot::schedule::Schedule;
 
@@ -101,8 +103,12 @@ pub struct Config {
     pub not_ready_seconds: i64,
     /// The same for a node that says nothing.
     pub unreachable_seconds: i64,
+    /// Connections at once; three quarters of them may be of one address.
+    pub connections_max: usize,
     /// The etcd that holds the state; None: the store in `data_dir`.
     pub etcd: Option<EtcdConfig>,
+    /// Of the election among the servers that share an etcd.
+    pub election: Times,
     /// Backups of the store; None: none.
     pub backup: Option<Schedule>,
 }
@@ -124,7 +130,9 @@ impl Config {
             node_grace_seconds: 40,
             not_ready_seconds: 300,
             unreachable_seconds: 300,
+            connections_max: CONNECTIONS_MAX,
             etcd: None,
+            election: Times::default(),
             backup: None,
         }
     }

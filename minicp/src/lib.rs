@@ -12,9 +12,10 @@
 //! | watch (one per HTTP watch) | `http::watch` | its store watcher -> bounded channel of chunks -> the connection |
 //! | definitions (one) | `crd` | watches CustomResourceDefinitions, serves their kinds, ends their objects |
 //! | certificate signer (one) | `pki::signer` | watches certificate signing requests |
+//! | candidate (one, on etcd) | `leader` | one Lease: starts scheduler and controllers when it is this server's turn, ends them after it |
 //! | scheduler and controllers | their own modules | [`Client`] |
 //!
-//! Nothing here wakes up when nothing happens. Arrows: `http` -> `api` -> `store`; `scheduler`, `controllers`, `pki::signer` -> [`Client`] -> `api`.
+//! Nothing here wakes up when nothing happens (but a candidate: every few seconds). Arrows: `http` -> `api` -> `store`; `scheduler`, `controllers`, `pki::signer` -> [`Client`] -> `api`.
 //! Reading order: `store`, `api`, `http`, `server`.
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod controllers;
 mod crd;
 mod flow;
 pub mod http;
+mod leader;
 mod mirror;
 pub mod pki;
 mod rbac;
@@ -46,6 +48,7 @@ pub use api::events::{EVENT_TTL_SECONDS, EVENTS_MAX};
 pub use clock::{Clock, SystemClock};
 pub use config::{Cidr, Config};
 pub use flow::{SEATS_MAX, USER_SEATS_MAX, USER_WAITING_MAX};
+pub use leader::Times as ElectionTimes;
 pub use server::{Server, StartError};
 pub use store::etcd::EtcdConfig;
 pub use store::snapshot::schedule::Schedule;

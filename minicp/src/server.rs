@@ -23,7 +23,7 @@ use crate::auth::bootstrap;
 use crate::auth::tokens::{Tokens, account::Accounts};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::{self, ADDRESS_CONNECTIONS_MAX, App, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT};
+use crate::http::{self, App, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
 use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::store::log::LogStore;
@@ -57,7 +57,7 @@ struct Running {
     admin: Identity,
     stop: watch::Sender<bool>,
     /// Scheduler and controllers, until the server stops.
-    controllers: RefCell<Option<control::Running>>,
+    controllers: RefCell<Option<control::Work>>,
 }
 
 impl Server {
@@ -125,7 +125,8 @@ impl Server {
         });
         tokio::task::spawn_local(crd::run(app.api.clone(), defined));
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
-        let controllers = config.controllers.then(|| control::spawn_all(&client, &config));
+        let me = || format!("{}_{}", SocketAddr::new(config.advertise, bound.port()), app.api.uuid());
+        let controllers = config.controllers.then(|| control::Work::start(&client, &config, me()));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
@@ -183,7 +184,10 @@ impl Server {
     }
     /// Ends watches and connections, waits for the disk. All clones are stopped with it.
     pub async fn stop(self) {
-        drop(self.0.controllers.borrow_mut().take());
+        let controllers = self.0.controllers.borrow_mut().take();
+        if let Some(controllers) = controllers {
+            controllers.end().await;
+        }
         let _ = self.0.stop.send(true);
         self.0.app.api.store.close().await;
     }
@@ -269,12 +273,13 @@ async fn accept(app: Rc<App>, listener: TcpListener, tls: Arc<ServerConfig>) {
         };
         match accepted {
             Ok((tcp, from)) => {
-                if app.connections.get() >= CONNECTIONS_MAX {
-                    log::warn!("connection from {from} refused: {CONNECTIONS_MAX} are open");
+                let most = app.api.config.connections_max;
+                if app.connections.get() >= most {
+                    log::warn!("connection from {from} refused: {most} are open");
                     continue;
                 }
                 let Some(peer) = Peer::new(&app, from.ip()) else {
-                    log::debug!("connection from {from} refused: that address has {ADDRESS_CONNECTIONS_MAX}");
+                    log::debug!("connection from {from} refused: that address has three quarters of {most}");
                     continue;
                 };
                 let connection = connection(app.clone(), acceptor.clone(), tcp, from);
@@ -299,7 +304,8 @@ impl Peer {
     fn new(app: &Rc<App>, address: IpAddr) -> Option<Peer> {
         let mut peers = app.peers.borrow_mut();
         let count = peers.entry(address).or_default();
-        if *count >= ADDRESS_CONNECTIONS_MAX {
+        // So that there is room for the nodes when one client holds all it can get.
+        if *count >= app.api.config.connections_max / 4 * 3 {
             return None;
         }
         *count += 1;

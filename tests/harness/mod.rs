@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod machine;
 pub mod node;
 pub mod registry;
+pub mod server;
 pub mod slot;
 pub mod wait;
 

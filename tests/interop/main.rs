@@ -10,5 +10,6 @@ mod image_tools;
 mod kubectl;
 mod libraries;
 mod proxies;
+mod state;
 mod streams;
 mod verbs;

@@ -47,6 +47,7 @@ pub(super) struct ControlPlane {
     grace_seconds: Option<u32>,
     not_ready_seconds: Option<u32>,
     unreachable_seconds: Option<u32>,
+    connections_max: Option<usize>,
     storage: Storage,
 }
 
@@ -218,6 +219,16 @@ static FLAGS: &[Row] = &[
         "how long pods stay on a node that is silent (default 300)",
         |o, v| v.parse().map(|n| o.control_plane.unreachable_seconds = Some(n)),
     ),
+    row(
+        &[Up, Server],
+        "max-connections",
+        "N",
+        "to the Kubernetes API at once, three quarters of them of one address (default 2048)",
+        |o, v| match v.parse()? {
+            0..16 => Err("want 16 or more".into()),
+            n => put(&mut o.control_plane.connections_max, Some(n)),
+        },
+    ),
     storage(0, |o, v| (storage::FLAGS[0].set)(&mut o.control_plane.storage, v)),
     storage(1, |o, v| (storage::FLAGS[1].set)(&mut o.control_plane.storage, v)),
     storage(2, |o, v| (storage::FLAGS[2].set)(&mut o.control_plane.storage, v)),
@@ -252,6 +263,7 @@ impl Options {
                 grace_seconds: None,
                 not_ready_seconds: None,
                 unreachable_seconds: None,
+                connections_max: None,
                 storage: Storage::default(),
             },
             node: Node {
@@ -312,6 +324,7 @@ impl Options {
         seconds(&mut config.node_grace_seconds, chosen.grace_seconds);
         seconds(&mut config.not_ready_seconds, chosen.not_ready_seconds);
         seconds(&mut config.unreachable_seconds, chosen.unreachable_seconds);
+        config.connections_max = chosen.connections_max.unwrap_or(config.connections_max);
         (config.etcd, config.backup) = (chosen.storage.etcd(), chosen.storage.backups(&config.data_dir));
         if let Some(address) = chosen.advertise {
             config.advertise = address;
@@ -348,6 +361,7 @@ mod tests {
                 defaults.push(options.control_plane.listen.to_string());
                 let config = options.config(PathBuf::new()).unwrap();
                 defaults.extend([config.node_grace_seconds, config.not_ready_seconds].map(|n| n.to_string()));
+                defaults.push(config.connections_max.to_string());
             }
             if command != Server {
                 defaults.push(options.node.cgroup_parent.clone());
@@ -388,6 +402,7 @@ mod tests {
                 "--cluster-cidr and --service-cidr are",
             ),
             (Server, &["--node-monitor-grace-period", "-1"], "--node-monitor-grace-period \"-1\": "),
+            (Server, &["--max-connections", "15"], "--max-connections \"15\": want 16"),
         ] {
             let why = of(command, args).err().unwrap();
             assert!(why.starts_with(part) && !why.contains('\n'), "{args:?}: {why}");

@@ -9,6 +9,18 @@ pub(super) fn need_root(what: &str) -> Result<(), String> {
     }
 }
 
+/// A server holds a descriptor per client, and the soft limit of a shell is often 1024: raises it to the hard one. Not where containers run, which
+/// would inherit it.
+pub(super) fn open_files_as_allowed() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::warn!("raise the limit of open files from {soft} to {hard}: {e}");
+    }
+}
+
 /// The runtime every long-running command uses: one thread, few blocking ones that go when idle.
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, String> {
     crate::net::sys::lean_heap();

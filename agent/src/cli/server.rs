@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::flags::{self, DATA_DIR, stopped};
 use super::options::{Command, Options, help};
-use super::process::{block_on, signalled};
+use super::process::{block_on, open_files_as_allowed, signalled};
 use crate::instance::{Instance, write_secret};
 
 const USAGE: &str = "\
@@ -30,6 +30,7 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
         Err(stop) => return stopped(stop, &format!("{USAGE}{}", help(Command::Server))),
     };
     crate::logger::start(log::LevelFilter::Info);
+    open_files_as_allowed();
     let done = Instance::open(&options.data_dir).and_then(|instance| {
         let _lock = instance.lock_or_say()?;
         block_on(serve(&options, &instance))?

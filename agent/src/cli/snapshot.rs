@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
-use minicp::store::snapshot::{Snapshot, Summary};
+use minicp::store::snapshot::{Snapshot, SnapshotError, Summary};
 use mote_api::tree::{Value as Tree, json};
+
+use super::flags::Given;
+use super::process::block_on;
+use super::storage::{self, Storage};
 
 const HELP: &str = "\
 mote snapshot: backups of the state of a control plane
@@ -15,12 +19,15 @@ usage: mote snapshot save FILE         everything durable at one moment, also wh
        mote snapshot verify FILE       compare every checksum, look at every value, say what is in it
 
   --data-dir DIR     of the control plane (default /var/lib/mote)
+  --etcd-servers URL,URL, --etcd-cafile, --etcd-certfile, --etcd-keyfile, --etcd-prefix
+                     as of `mote server`: save from this etcd, or restore into it, instead of the data folder
   --output json      for scripts
 
 Leases and Events are not kept. Secrets are in the file as they are in the store: encrypted if DIR/encryption.yaml says so.
 The keys are never in it: keep DIR/pki and DIR/encryption.yaml (they hardly ever change) in a safe place of their own, and put
 them into the new data folder before the first start. Without pki/ every kubeconfig, node and token is of a cluster that is no more.
-A restored store goes on a billion revisions later, so that clients list again. Backups on a schedule: `mote server --backup-interval`.
+A restored store goes on a billion revisions later, so that clients list again. In an etcd the revisions are etcd's: restart what watches.
+What was saved from one kind of store may be restored into the other. Backups on a schedule: `mote server --backup-interval`.
 ";
 
 /// What stands on the command line.
@@ -28,6 +35,7 @@ A restored store goes on a billion revisions later, so that clients list again. 
 struct Args {
     data_dir: Option<PathBuf>,
     json: bool,
+    storage: Storage,
     verb: String,
     file: PathBuf,
 }
@@ -45,8 +53,8 @@ pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
     crate::logger::start(log::LevelFilter::Warn);
     let data = args.data_dir.clone().unwrap_or_else(super::data_dir);
     let done = match args.verb.as_str() {
-        "save" => save(&data, &args.file),
-        "restore" => restore(&data, &args.file),
+        "save" => save(&data, &args),
+        "restore" => restore(&data, &args),
         _ => Snapshot::read(&args.file).map(|s| told(&s.summary(), &args.file)).map_err(|e| format!("verify: {e}")),
     };
     match done {
@@ -64,10 +72,15 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Args>, lexopt::Error> {
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("data-dir") => args.data_dir = Some(parser.value()?.into()),
-            Long("output") | Short('o') => match parser.value()?.string()?.as_str() {
-                "json" => args.json = true,
-                other => return Err(format!("unknown output format {other:?}; it is json or nothing").into()),
-            },
+            Long("output") | Short('o') => args.json = super::json(&mut parser)?,
+            Long(name) => {
+                let etcd = storage::FLAGS.iter().take(storage::ETCD).find(|flag| flag.name == name);
+                let flag = etcd.ok_or_else(|| Long(name).unexpected())?;
+                let given = parser.value()?;
+                let shown = given.to_string_lossy().into_owned();
+                let wrong = |why| format!("--{} {shown:?}: {why}", flag.name);
+                (flag.set)(&mut args.storage, Given::new(given)).map_err(wrong)?;
+            }
             Value(word) => words.push(word),
             other => return Err(other.unexpected()),
         }
@@ -78,6 +91,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Args>, lexopt::Error> {
         return Err(format!("unknown verb {:?}: save, restore or verify", args.verb).into());
     }
     args.file = words.next().ok_or("which FILE?")?.into();
+    args.storage.check()?;
     match words.next() {
         None => Ok(Some(args)),
         Some(more) => Err(format!("unexpected argument {more:?}").into()),
@@ -106,25 +120,42 @@ fn told(summary: &Summary, file: &Path) -> Answer {
     (text, answer)
 }
 
-fn save(data: &Path, file: &Path) -> Result<Answer, String> {
-    let saved = Snapshot::of_folder(&data.join("store")).map_err(|e| format!("save: {e}"))?;
-    saved.write(file).map_err(|e| format!("save: {e}"))?;
-    // What is on the disk now, not what was meant to be.
-    let read = Snapshot::read(file).map_err(|e| format!("save: {e}"))?;
-    Ok(told(&read.summary(), file))
+/// What `with` does with etcd, to its end.
+fn on_etcd<T>(with: impl Future<Output = Result<T, SnapshotError>>) -> Result<T, String> {
+    block_on(with)?.map_err(|e| e.to_string())
 }
 
-fn restore(data: &Path, file: &Path) -> Result<Answer, String> {
+fn save(data: &Path, args: &Args) -> Result<Answer, String> {
+    let failed = |e: &dyn std::fmt::Display| format!("save: {e}");
+    let saved = match args.storage.etcd() {
+        Some(etcd) => on_etcd(Snapshot::of_etcd(&etcd)).map_err(|e| failed(&e))?,
+        None => Snapshot::of_folder(&data.join("store")).map_err(|e| failed(&e))?,
+    };
+    saved.write(&args.file).map_err(|e| failed(&e))?;
+    // What is on the disk now, not what was meant to be.
+    let read = Snapshot::read(&args.file).map_err(|e| failed(&e))?;
+    Ok(told(&read.summary(), &args.file))
+}
+
+fn restore(data: &Path, args: &Args) -> Result<Answer, String> {
     let failed = |e: &dyn std::fmt::Display| format!("restore: {e}");
-    let read = Snapshot::read(file).map_err(|e| failed(&e))?;
+    let read = Snapshot::read(&args.file).map_err(|e| failed(&e))?;
     minicp::pki::files::make_private_dir(data).map_err(|e| failed(&format!("make {}: {e}", data.display())))?;
-    let revision = read.restore(&data.join("store")).map_err(|e| failed(&e))?;
+    let (revision, place) = match args.storage.etcd() {
+        Some(etcd) => {
+            let revision = on_etcd(read.restore_etcd(&etcd)).map_err(|e| failed(&e))?;
+            (revision, format!("{} under {}", etcd.servers.join(", "), etcd.prefix))
+        }
+        None => {
+            let folder = data.join("store");
+            (read.restore(&folder).map_err(|e| failed(&e))?, folder.display().to_string())
+        }
+    };
     let summary = read.summary();
     let mut text = format!(
-        "{} objects of {} are in {}; it goes on from revision {revision}",
+        "{} objects of {} are in {place}; it goes on from revision {revision}",
         summary.entries,
-        file.display(),
-        data.join("store").display()
+        args.file.display(),
     );
     let mut missing = Vec::new();
     if !data.join("pki/ca.key").exists() {
@@ -142,7 +173,7 @@ fn restore(data: &Path, file: &Path) -> Result<Answer, String> {
             data.display()
         ));
     }
-    let answer = json!({"file": file.display().to_string(), "revision": revision.0, "objects": summary.entries, "missing": missing});
+    let answer = json!({"file": args.file.display().to_string(), "revision": revision.0, "objects": summary.entries, "missing": missing});
     Ok((text, answer))
 }
 
@@ -156,8 +187,21 @@ mod tests {
             parse(lexopt::Parser::from_args(words)).map(|args| args.map(|a| a.verb)).map_err(|e| e.to_string())
         };
         assert_eq!(of(&["save", "f", "--data-dir", "d", "-o", "json"]), Ok(Some("save".into())));
+        assert_eq!(
+            of(&["restore", "f", "--etcd-servers", "http://a:1", "--etcd-prefix=/p"]),
+            Ok(Some("restore".into()))
+        );
         assert_eq!(of(&["--help"]), Ok(None));
-        for bad in [&[][..], &["save"], &["drop", "f"], &["save", "f", "g"], &["verify", "f", "-o", "yaml"], &["--x"]] {
+        for bad in [
+            &[][..],
+            &["save"],
+            &["drop", "f"],
+            &["save", "f", "g"],
+            &["verify", "f", "-o", "yaml"],
+            &["--x"],
+            &["save", "f", "--etcd-prefix", "/p"],
+            &["save", "f", "--backup-keep", "2"],
+        ] {
             assert!(of(bad).is_err(), "{bad:?}");
         }
     }

@@ -40,6 +40,10 @@ fn duration(given: &Given) -> Result<Duration, String> {
     if seconds < 60 { Err("want a minute or more".into()) } else { Ok(Duration::from_secs(seconds)) }
 }
 
+/// So many of them say where an etcd is and how to be let in.
+#[cfg(feature = "minicp")]
+pub(super) const ETCD: usize = 5;
+
 /// All of them; those of etcd first.
 pub(super) static FLAGS: [Flag<Storage>; 9] = [
     Flag {

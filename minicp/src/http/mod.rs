@@ -40,10 +40,8 @@ use crate::auth::tokens::Tokens;
 use crate::flow::Flow;
 use crate::user::UserInfo;
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once, unless [`crate::Config::connections_max`] says otherwise; three quarters of them may be of one address.
 pub const CONNECTIONS_MAX: usize = 2048;
-/// Of them, from one address: so that there is room for the nodes when one client holds all it can get.
-pub const ADDRESS_CONNECTIONS_MAX: usize = CONNECTIONS_MAX * 3 / 4;
 /// Time for a client to send a request's head, and the longest rest between two requests of a connection.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time for a client to send a request's body.

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-pub use watcher::{Ended, Feed, WATCH_BACKLOG_MAX, Watcher};
+pub use watcher::{Ended, WATCH_BACKLOG_MAX, Watcher};
 
 /// What lies under these is not kept: heartbeats and events, all of the volatile class.
 pub const VOLATILE_PREFIXES: [&str; 2] = ["/registry/core/events/", "/registry/coordination.k8s.io/leases/"];

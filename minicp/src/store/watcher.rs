@@ -1,6 +1,6 @@
-//! A watcher's bounded queue between the store's apply loop and one reader.
+//! A watcher's bounded queue between the store's apply loop and one reader; and all of an engine's, which are told and ended together.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
@@ -38,7 +38,7 @@ pub(crate) type Lens = Rc<dyn Fn(Rc<Change>) -> Rc<Change>>;
 pub struct Watcher(Rc<Shared>, Option<Lens>);
 
 /// The store's end.
-pub struct Feed(Weak<Shared>);
+struct Feed(Weak<Shared>);
 
 /// A watch came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +48,7 @@ pub enum Ended {
 }
 
 impl Watcher {
-    pub fn new(prefix: &str) -> (Watcher, Feed) {
+    fn new(prefix: &str) -> (Watcher, Feed) {
         let queue = RefCell::new(Queue { changes: VecDeque::new(), state: State::Open });
         let shared = Rc::new(Shared { prefix: prefix.into(), queue, wake: Notify::new() });
         let feed = Feed(Rc::downgrade(&shared));
@@ -87,7 +87,7 @@ impl Watcher {
 
 impl Feed {
     /// False: the reader is gone or was cut off, forget this feed.
-    pub fn push(&self, change: &Rc<Change>) -> bool {
+    fn push(&self, change: &Rc<Change>) -> bool {
         let Some(shared) = self.0.upgrade() else { return false };
         if !change.key.starts_with(&*shared.prefix) {
             return true;
@@ -103,7 +103,7 @@ impl Feed {
         queue.state == State::Open
     }
     /// The reader has missed something.
-    pub fn cut(&self) {
+    fn cut(&self) {
         if let Some(shared) = self.0.upgrade() {
             let mut queue = shared.queue.borrow_mut();
             queue.changes = VecDeque::new();
@@ -111,10 +111,49 @@ impl Feed {
             shared.wake.notify_one();
         }
     }
-    pub fn close(&self) {
+    fn close(&self) {
         if let Some(shared) = self.0.upgrade() {
             shared.queue.borrow_mut().state = State::Closed;
             shared.wake.notify_one();
+        }
+    }
+}
+
+/// All watches of one engine.
+#[derive(Default)]
+pub(super) struct Feeds {
+    open: RefCell<Vec<Feed>>,
+    closed: Cell<bool>,
+}
+
+impl Feeds {
+    /// A watch that begins with `since`, what has happened already; ended at once if the store is closing.
+    pub(super) fn watch<'a>(&self, prefix: &str, since: impl Iterator<Item = &'a Rc<Change>>) -> Watcher {
+        let (watcher, feed) = Watcher::new(prefix);
+        for change in since {
+            feed.push(change);
+        }
+        if self.closed.get() {
+            feed.close();
+        } else {
+            self.open.borrow_mut().push(feed);
+        }
+        watcher
+    }
+    pub(super) fn tell(&self, changes: &[Rc<Change>]) {
+        self.open.borrow_mut().retain(|feed| changes.iter().all(|change| feed.push(change)));
+    }
+    /// All have missed something.
+    pub(super) fn cut(&self) {
+        for feed in self.open.borrow_mut().drain(..) {
+            feed.cut();
+        }
+    }
+    /// Ends all, and those that are still to come at their beginning.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        for feed in self.open.borrow_mut().drain(..) {
+            feed.close();
         }
     }
 }

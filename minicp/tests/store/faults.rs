@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use minicp::EtcdConfig;
 use minicp::store::etcd::EtcdStore;
@@ -311,21 +311,21 @@ fn a_long_list_comes_whole() {
     run(async {
         let etcd = Etcd::start();
         let store = open(&etcd.config()).await;
-        let began = Instant::now();
+        // Of the last batch; the store's own revision may be further: a key that makes the watch speak counts too.
+        let mut at = Revision(0);
         for batch in 0..12 {
             let ops: Vec<Op> =
                 (0..100).map(|n| put_op(&format!("{PODS}default/{batch:02}-{n:02}"), &"x".repeat(2000))).collect();
-            store.commit(txn(vec![], ops)).await.unwrap();
+            at = store.commit(txn(vec![], ops)).await.unwrap();
         }
-        let at = store.revision();
         let again = open(&etcd.config()).await;
         assert_eq!(all(&again, PODS, None).await.len(), 1200);
-        assert_eq!(again.revision(), at);
+        assert!(again.revision() >= at);
         // A past that only etcd has, in pages.
         put(&again, A, "1").await;
         let late = open(&etcd.config()).await;
         let page = late.range(PODS, &format!("{PODS}default/05-99"), Some(Revision(at.0 - 1)), 550).await.unwrap();
-        assert_eq!((page.entries.len(), page.more), (500, 0), "of {:?}", began.elapsed());
+        assert_eq!((page.entries.len(), page.more), (500, 0));
         assert_eq!(&*page.entries[0].0, format!("{PODS}default/06-00"));
         for store in [store, again, late] {
             store.close().await;

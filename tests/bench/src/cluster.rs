@@ -3,13 +3,33 @@
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::{Fault, Target, ask};
+use crate::clients::Fault;
+use crate::{Target, ask};
 
-fn node(name: &str) -> Value {
+/// Of a node that is well, as it says at `time`.
+pub(crate) fn conditions(time: &str) -> Value {
     let condition = |kind: &str, status: &str| {
         json!({"type": kind, "status": status, "reason": "KubeletSays", "message": "kubelet has said so",
-            "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+            "lastHeartbeatTime": time, "lastTransitionTime": "2026-01-01T00:00:00Z"})
     };
+    json!([
+        condition("Ready", "True"),
+        condition("MemoryPressure", "False"),
+        condition("DiskPressure", "False"),
+        condition("PIDPressure", "False")
+    ])
+}
+
+/// The patch a node's agent sends about the pod of this number.
+pub(crate) fn pod_status(number: usize, restarts: usize, state: Value) -> Value {
+    let container = json!([{"name": "main", "ready": state.get("running").is_some(), "restartCount": restarts, "image": "registry.example/team/service:1", "imageID": "x",
+        "containerID": format!("mote://{number:064x}"), "started": true, "state": state}]);
+    let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    json!({"status": {"phase": "Running", "podIP": "10.1.0.2", "podIPs": [{"ip": "10.1.0.2"}], "hostIP": "192.0.2.1", "containerStatuses": container,
+        "startTime": "2026-01-01T00:00:00Z", "conditions": [condition("Ready"), condition("PodScheduled"), condition("Initialized"), condition("ContainersReady")]}})
+}
+
+fn node(name: &str) -> Value {
     let images: Vec<Value> = (0..20)
         .map(|n| json!({"names": [format!("registry.example/team/service-{n}@sha256:{:064x}", n)], "sizeBytes": 12_345_678}))
         .collect();
@@ -21,7 +41,7 @@ fn node(name: &str) -> Value {
             "nodeInfo": {"architecture": "arm64", "kubeletVersion": "v1.36.0", "operatingSystem": "linux", "osImage": "Debian", "kernelVersion": "6.1",
                 "containerRuntimeVersion": "mote://0", "machineID": "0", "systemUUID": "0", "bootID": "0", "kubeProxyVersion": ""},
             "images": images,
-            "conditions": [condition("Ready", "True"), condition("MemoryPressure", "False"), condition("DiskPressure", "False"), condition("PIDPressure", "False")]}})
+            "conditions": conditions("2026-01-01T00:00:00Z")}})
 }
 
 fn pod(name: &str, node: &str) -> Value {
@@ -41,13 +61,8 @@ pub(crate) async fn make(target: &Target, nodes: usize) -> Result<Value, Fault> 
         for p in 0..10 {
             let of = format!("load-{n}-{p}");
             ask(&mut sender, "POST", pods, pod(&of, &name).to_string()).await?.into_body().collect().await?;
-            let state = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
-            let container = json!([{"name": "main", "ready": true, "restartCount": 0, "image": "registry.example/team/service:1", "imageID": "x",
-                "containerID": format!("mote://{:064x}", n * 10 + p), "started": true, "state": state}]);
-            let condition =
-                |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-            let status = json!({"status": {"phase": "Running", "podIP": "10.1.0.2", "podIPs": [{"ip": "10.1.0.2"}], "hostIP": "192.0.2.1", "containerStatuses": container,
-                "startTime": "2026-01-01T00:00:00Z", "conditions": [condition("Ready"), condition("PodScheduled"), condition("Initialized"), condition("ContainersReady")]}});
+            let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+            let status = pod_status(n * 10 + p, 0, running);
             ask(&mut sender, "PATCH", &format!("{pods}/{of}/status"), status.to_string())
                 .await?
                 .into_body()

@@ -9,7 +9,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::Notify;
 
-use crate::{Fault, PATH, Target, ask, create};
+use crate::clients::{Fault, spread};
+use crate::{PATH, Target, ask, create};
 
 /// How long one change may take to reach everybody.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +63,7 @@ pub(crate) async fn watch(target: &Target, watchers: usize, changes: usize) -> R
     tokio::time::timeout(PATIENCE, shared.all.notified()).await?;
     println!("{{\"open\":{watchers}}}");
     std::io::stdin().lock().read_line(&mut String::new())?;
+    let began = Instant::now();
     for change in 0..changes {
         shared.seen.set(0);
         shared.sent.set(Some(Instant::now()));
@@ -69,8 +71,5 @@ pub(crate) async fn watch(target: &Target, watchers: usize, changes: usize) -> R
         ask(&mut sender, "PATCH", &format!("{PATH}/{name}"), body).await?.into_body().collect().await?;
         tokio::time::timeout(PATIENCE, shared.all.notified()).await?;
     }
-    let mut took = shared.took.take();
-    took.sort_unstable();
-    let at = |part: usize| took.get(took.len() * part / 100).map_or(0.0, |d| d.as_secs_f64() * 1000.0);
-    Ok(serde_json::json!({"events": took.len(), "median_ms": at(50), "p99_ms": at(99)}))
+    Ok(spread(shared.took.take(), began.elapsed()))
 }

@@ -1,16 +1,18 @@
-//! `bench-load ADDR CA.pem CLIENT.pem create|fill|get|pods|list|watch|crowd|cluster CLIENTS REQUESTS`: many clients of one API server, each with a connection
+//! `bench-load ADDR CA.pem CLIENT.pem create|fill|get|pods|list|watch|crowd|cluster|day|quiet CLIENTS REQUESTS`: many clients of one API server, each with a connection
 //! of its own and one request under way, over TLS as kubectl does it. Prints one line of JSON: requests per second over all clients,
 //! and how long one took (median and 99th percentile, in milliseconds). One thread: on a small machine the rest is the server's.
 //!
 //! `create` makes ConfigMaps, `get` reads one of them, `pods` lists the pods, `watch` makes them one after another and measures from just
 //! before the request is sent until the ADDED event of another connection's watch is here. `fill` makes ConfigMaps of 2 kB, `list` lists them all.
-//! `crowd` opens CLIENTS watches of one object and changes it REQUESTS times; `cluster` makes the objects of CLIENTS nodes.
+//! `crowd` opens CLIENTS watches of one object and changes it REQUESTS times; `cluster` makes the objects of CLIENTS nodes; `day` is what these say in
+//! REQUESTS hours, as fast as it goes, and `quiet` their leases for REQUESTS seconds of real time.
 #![forbid(unsafe_code)]
 
+mod clients;
 mod cluster;
 mod crowd;
+mod day;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +23,12 @@ use hyper::{Request, Response};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
 
-type Fault = Box<dyn Error>;
+use clients::Fault;
+
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const USAGE: &str =
-    "usage: bench-load ADDR CA.pem CLIENT.pem create|fill|get|pods|list|watch|crowd|cluster CLIENTS REQUESTS";
+    "usage: bench-load ADDR CA.pem CLIENT.pem create|fill|get|pods|list|watch|crowd|cluster|day|quiet CLIENTS REQUESTS";
 /// Bytes of one event of a watch; more is not ours.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
@@ -171,35 +174,22 @@ async fn client(target: &Target, what: &str, me: &str, count: usize) -> Result<V
 async fn run(arguments: &[String]) -> Result<serde_json::Value, Fault> {
     let [address, ca, pem, what, clients, requests] = arguments else { return Err(USAGE.into()) };
     let (clients, requests): (usize, usize) = (clients.parse()?, requests.parse()?);
-    let target = Target::new(address, ca, pem)?;
+    let target = std::rc::Rc::new(Target::new(address, ca, pem)?);
     match what.as_str() {
         "crowd" => return crowd::watch(&target, clients, requests).await,
         "cluster" => return cluster::make(&target, clients).await,
+        "day" => return day::compressed(target, clients, requests).await,
+        "quiet" => return day::quiet(&target, clients, requests).await,
         _ => {}
     }
-    let began = Instant::now();
-    let mut running = tokio::task::JoinSet::new();
-    let target = std::rc::Rc::new(target);
-    for k in 0..clients {
+    clients::run(clients, requests, |k, count| {
         let (target, what) = (target.clone(), what.clone());
         let me = format!("{what}-{}-{k}", std::process::id());
-        running.spawn_local(async move {
-            client(&target, &what, &me, requests / clients.max(1)).await.map_err(|e| e.to_string())
-        });
-    }
-    let mut took = Vec::new();
-    while let Some(done) = running.join_next().await {
-        took.extend(done??);
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    took.sort_unstable();
-    let at = |part: usize| took.get(took.len() * part / 100).map_or(0.0, |d| d.as_secs_f64() * 1000.0);
-    Ok(serde_json::json!({"per_second": took.len() as f64 / seconds, "median_ms": at(50), "p99_ms": at(99)}))
+        async move { client(&target, &what, &me, count).await }
+    })
+    .await
 }
 
 fn main() -> Result<(), Fault> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    println!("{}", tokio::task::LocalSet::new().block_on(&runtime, run(&arguments))?);
-    Ok(())
+    clients::print(run)
 }

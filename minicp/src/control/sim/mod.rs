@@ -26,6 +26,11 @@ fn settings() -> Settings {
     }
 }
 
+/// An API without objects and faults.
+pub(crate) fn empty() -> Rc<dyn Api> {
+    Fake::new(1)
+}
+
 async fn make(api: &Fake, res: &str, ns: &str, object: Value) {
     api.create(res, ns, object).await.unwrap();
 }

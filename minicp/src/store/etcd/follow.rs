@@ -48,9 +48,7 @@ async fn begin_anew(shared: &Shared) {
     match shared.list().await {
         Ok(index) => {
             log::warn!("etcd: what happened since revision {} was compacted: all is listed anew", shared.revision());
-            for feed in shared.feeds.borrow_mut().drain(..) {
-                feed.cut();
-            }
+            shared.feeds.cut();
             *shared.index.borrow_mut() = index;
             shared.moved.notify_waiters();
         }

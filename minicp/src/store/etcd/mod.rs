@@ -32,12 +32,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::history::Index;
-use super::{
-    CommitError, Compacted, Entry, Feed, Op, Pending, Range, ReadError, Reading, Revision, Store, Txn, Watcher,
-};
+use super::watcher::Feeds;
+use super::{CommitError, Compacted, Entry, Op, Pending, Range, ReadError, Reading, Revision, Store, Txn, Watcher};
 pub use config::EtcdConfig;
 use http::{CallError, Cluster};
 use wire::Names;
+#[doc(hidden)]
+pub use wire::objects_in;
 
 /// Transactions under way at once.
 const COMMITS_MAX: usize = 64;
@@ -65,7 +66,7 @@ struct Shared {
     cluster: Cluster,
     names: Names,
     index: RefCell<Index>,
-    feeds: RefCell<Vec<Feed>>,
+    feeds: Feeds,
     /// The index went on.
     moved: Notify,
     /// The watch is behind: begin it anew, elsewhere.
@@ -97,7 +98,7 @@ impl EtcdStore {
             cluster: Cluster::new(members, tls),
             names: Names(config.prefix.clone()),
             index: RefCell::new(Index::new(BTreeMap::new(), Revision(0))),
-            feeds: RefCell::default(),
+            feeds: Feeds::default(),
             moved: Notify::new(),
             kick: Notify::new(),
             questions: RefCell::default(),
@@ -172,7 +173,7 @@ impl Shared {
             return;
         }
         let changes = self.index.borrow_mut().apply(revision, ops);
-        self.feeds.borrow_mut().retain(|feed| changes.iter().all(|change| feed.push(change)));
+        self.feeds.tell(&changes);
         self.moved.notify_waiters();
     }
     /// False: not by then.
@@ -369,16 +370,7 @@ impl Store for EtcdStore {
         })
     }
     fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Compacted> {
-        let (watcher, feed) = Watcher::new(prefix);
-        for change in self.0.index.borrow().since(from)? {
-            feed.push(change);
-        }
-        if self.0.closing.get() {
-            feed.close()
-        } else {
-            self.0.feeds.borrow_mut().push(feed)
-        }
-        Ok(watcher)
+        Ok(self.0.feeds.watch(prefix, self.0.index.borrow().since(from)?))
     }
     fn compact(&self, revision: Revision) {
         self.0.index.borrow_mut().compact(revision);
@@ -392,9 +384,7 @@ impl Store for EtcdStore {
             for task in self.1.iter() {
                 task.abort();
             }
-            for feed in self.0.feeds.borrow().iter() {
-                feed.close();
-            }
+            self.0.feeds.close();
         })
     }
 }

@@ -221,6 +221,24 @@ pub(super) fn refusal(error: &Value) -> String {
     words.into_iter().find(|w| !w.is_empty()).unwrap_or("refused").into()
 }
 
+/// Reads `bytes` by everything that reads what etcd says: the objects found in them. For whoever feeds it with anything (tests/fuzz).
+pub fn objects_in(bytes: &[u8]) -> Vec<Rc<str>> {
+    let names = Names("/registry".into());
+    let mut found = Vec::new();
+    if let Ok(Line::Changes { changes, .. }) = names.line(bytes) {
+        found.extend(changes.into_iter().filter_map(|(_, op)| match op? {
+            Op::Put(key, _) | Op::Delete(key) => Some(key),
+        }));
+    }
+    if let Ok(answer) = serde_json::from_slice::<Value>(bytes) {
+        if let Ok(Entries { entries, .. }) = names.entries(&answer) {
+            found.extend(entries.into_iter().map(|(key, _)| key));
+        }
+        let _ = (header(&answer), succeeded(&answer), compaction(&answer), lease_id(&answer), refusal(&answer));
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

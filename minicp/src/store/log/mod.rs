@@ -25,9 +25,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::history::Index;
 use super::snapshot::is_kept;
+use super::watcher::Feeds;
 use super::{
-    Change, Class, CommitError, Compacted, Entry, Feed, Guard, Op, Pending, Range, ReadError, Reading, Revision, Store,
-    Txn, Watcher,
+    Class, CommitError, Compacted, Entry, Guard, Op, Pending, Range, ReadError, Reading, Revision, Store, Txn, Watcher,
 };
 use disk::Disk;
 use frame::FrameWriter;
@@ -75,7 +75,7 @@ struct Queue {
 
 struct Shared {
     index: RefCell<Index>,
-    feeds: RefCell<Vec<Feed>>,
+    feeds: Feeds,
     queue: RefCell<Queue>,
     wake: Notify,
     ended: Cell<bool>,
@@ -108,7 +108,7 @@ impl LogStore {
         let queue = Queue { last: found.revision, reserved: found.revision, ..Queue::default() };
         let shared = Rc::new(Shared {
             index: RefCell::new(Index::new(found.keys, found.revision)),
-            feeds: RefCell::default(),
+            feeds: Feeds::default(),
             queue: RefCell::new(queue),
             wake: Notify::new(),
             ended: Cell::new(false),
@@ -181,8 +181,7 @@ impl Shared {
     /// Makes a commit visible to reads and watches.
     fn publish(&self, revision: Revision, ops: &[Op]) {
         let changes = self.index.borrow_mut().apply(revision, ops);
-        let push = |feed: &Feed| changes.iter().all(|change: &Rc<Change>| feed.push(change));
-        self.feeds.borrow_mut().retain(push);
+        self.feeds.tell(&changes);
     }
     /// Takes what waits, as one frame (empty if nothing is for the disk).
     fn take_batch(&self) -> (Vec<Waiting>, Vec<u8>, Revision) {
@@ -318,9 +317,7 @@ async fn write_batches(shared: &Shared, mut writer: Writer) -> Option<Writer> {
 
 async fn flush(shared: Rc<Shared>, writer: Writer) {
     let writer = write_batches(&shared, writer).await;
-    for feed in shared.feeds.borrow().iter() {
-        feed.close();
-    }
+    shared.feeds.close();
     // The lock goes with the disk.
     let _ = tokio::task::spawn_blocking(move || drop(writer)).await;
     shared.ended.set(true);
@@ -345,16 +342,7 @@ impl Store for LogStore {
         })
     }
     fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Compacted> {
-        let (watcher, feed) = Watcher::new(prefix);
-        for change in self.0.index.borrow().since(from)? {
-            feed.push(change);
-        }
-        if self.0.queue.borrow().closing {
-            feed.close()
-        } else {
-            self.0.feeds.borrow_mut().push(feed)
-        }
-        Ok(watcher)
+        Ok(self.0.feeds.watch(prefix, self.0.index.borrow().since(from)?))
     }
     fn compact(&self, revision: Revision) {
         self.0.index.borrow_mut().compact(revision);

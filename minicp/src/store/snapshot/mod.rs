@@ -7,6 +7,7 @@
 //! A restored store goes on [`REVISIONS_AHEAD`] revisions later: whoever remembers a revision of the life that was lost is told 410 and lists again,
 //! instead of being told of other changes under the same numbers.
 
+mod etcd;
 pub mod schedule;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use super::{Range, Revision};
 
 /// Revisions between a snapshot's and the restored store's: more than any store writes between a backup and its loss.
 pub const REVISIONS_AHEAD: u64 = 1_000_000_000;
+/// No store has come so far: a million commits a second for a hundred thousand years.
+const REVISION_MAX: Revision = Revision(1 << 62);
 /// Bytes of a file that is read.
 const FILE_BYTES_MAX: u64 = 2 << 30;
 /// Times a folder is read anew because its files were replaced meanwhile.
@@ -42,6 +45,9 @@ pub enum SnapshotError {
     NotEmpty(PathBuf),
     #[error("{}: no store is there", .0.display())]
     NotThere(PathBuf),
+    /// Says itself what is the matter.
+    #[error("{0}")]
+    Etcd(String),
     #[error("{path}: {key}: {why}", path = .file.display())]
     Value { file: PathBuf, key: String, why: &'static str },
 }
@@ -116,7 +122,14 @@ impl Snapshot {
             e => SnapshotError::Store(file.into(), e),
         })?;
         let snapshot = Self::of(state);
+        if snapshot.revision > REVISION_MAX {
+            return Err(SnapshotError::Damaged(file.into(), bytes.len()));
+        }
         for kept in &snapshot.entries {
+            if kept.created > kept.modified || kept.modified > snapshot.revision {
+                let why = "written after the last revision";
+                return Err(SnapshotError::Value { file: file.into(), key: kept.key.to_string(), why });
+            }
             if !super::sealed::is_sealed(&kept.value) && serde_json::from_slice::<Value>(&kept.value).is_err() {
                 let why = "neither an object nor encrypted";
                 return Err(SnapshotError::Value { file: file.into(), key: kept.key.to_string(), why });

@@ -108,6 +108,27 @@ fn values_that_are_no_objects_are_found() {
 }
 
 #[test]
+fn revisions_that_no_store_reached_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("backup");
+    for (created, modified, revision, good) in [
+        (1, 1, 1, true),
+        (1, 2, 2, true),
+        (2, 1, 2, false),
+        (1, 3, 2, false),
+        (1, 1, 1 << 62, true),
+        (1, 1, (1 << 62) + 1, false),
+        (1, 1, u64::MAX, false),
+    ] {
+        let (created, modified) = (Revision(created), Revision(modified));
+        let kept = Kept { key: "/registry/core/configmaps/a/b".into(), created, modified, value: "{}".into() };
+        let revision = Revision(revision);
+        Snapshot { revision, changed: revision, entries: vec![kept] }.write(&file).unwrap();
+        assert_eq!(Snapshot::read(&file).is_ok(), good, "{created} {modified} {revision}");
+    }
+}
+
+#[test]
 fn a_schedule_keeps_a_few_and_writes_nothing_while_nothing_changes() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
