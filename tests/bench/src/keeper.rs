@@ -8,6 +8,7 @@
 //! The programs are `true` and `sleep` of the busybox in LAYER, an unpacked image. Makes a folder, a keeper and a cgroup of its own and ends them.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -68,6 +69,8 @@ struct Bench {
     dir: PathBuf,
     layer: PathBuf,
     parent: String,
+    /// Heard of while others were waited for.
+    ended: BTreeSet<String>,
 }
 
 impl Bench {
@@ -85,12 +88,11 @@ impl Bench {
 
     /// Waits for its end and removes it.
     fn finish(&mut self, id: &str) -> Result<(), Fault> {
-        loop {
+        while !self.ended.remove(id) {
             match self.client.event(WAIT)? {
-                Some(Event::Exited { id: got, .. }) if got == id => break,
-                Some(_) => {}
+                Some(Event::Exited { id: got, .. }) => self.ended.insert(got),
                 None => return Err(format!("{id} did not end").into()),
-            }
+            };
         }
         self.client.call(Request::Remove { id: id.to_owned() })?;
         std::fs::remove_dir_all(self.dir.join(id))?;
@@ -205,7 +207,8 @@ fn measure(
     keeper::spawn(exe, run.path())?;
     let mut client = Client::connect(run.path())?;
     client.call(Request::Hello { events: true })?;
-    let mut bench = Bench { client, run, dir: dir.into(), layer: layer.into(), parent: parent.into() };
+    let mut bench =
+        Bench { client, run, dir: dir.into(), layer: layer.into(), parent: parent.into(), ended: BTreeSet::new() };
     let measured = bench.starts(starts).and_then(|()| bench.weigh(held)).and_then(|()| bench.cycles(cycles));
     bench.client.call(Request::Shutdown)?;
     measured
