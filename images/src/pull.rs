@@ -12,7 +12,9 @@ use crate::limits::{DOCUMENT_BYTES_MAX, ROOMY_DISK_BYTES, UNPACK_THREADS_MAX};
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::platform::Platform;
 use crate::registry::blob::Blob;
-use crate::registry::client::{Client, header};
+use crate::registry::client::Client;
+use crate::registry::exchange::header;
+use crate::registry::hosts::has_mirrors;
 use crate::registry::{Credentials, Registries};
 use crate::store::layers::Intake;
 use crate::store::record::ImageRecord;
@@ -111,7 +113,29 @@ pub fn plan(manifest: &Manifest, diff_ids: &[DiffId], what: &str) -> Result<Vec<
     Ok(pairs.map(|(index, (blob, diff_id))| WantedLayer { index, diff_id: *diff_id, blob: blob.clone() }).collect())
 }
 
-pub(crate) fn pull(
+impl Store {
+    /// Makes the image be here: asks the registry, fetches and unpacks what is missing.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Image, Error> {
+        match pull(self, reference, options, observer, cancel) {
+            // A mirror that hands out damaged bytes would do so for ever.
+            Err(e @ Error::Corrupt { .. }) if has_mirrors(reference, &options.registries) => {
+                log::warn!("{reference}: {e}; asking the registry itself");
+                let mut options = options.clone();
+                options.registries.no_mirrors = true;
+                pull(self, reference, &options, observer, cancel)
+            }
+            done => done,
+        }
+    }
+}
+
+fn pull(
     store: &Store,
     reference: &Reference,
     options: &PullOptions,

@@ -3,12 +3,13 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use crate::loan::Lender;
 use crate::manifest::{self, Descriptor, Document, Manifest, OCI_MANIFEST};
 use crate::pack::open;
 use crate::pull::PullOptions;
 use crate::registry::client::Client;
 use crate::registry::upload::Parcel;
-use crate::store::{Inner, Lender, Store};
+use crate::store::{Inner, Store};
 use crate::{Cancel, Credentials, Digest, Error, Observer, Progress, Reference};
 
 impl Store {
@@ -29,9 +30,12 @@ impl Store {
         let Manifest { layers, config } = &whole.manifest;
         let record = inner.image_record(from)?.ok_or_else(|| absent(from, "no such image in the store"))?;
         let mut lender = Lender::of(self, &record, fetch, observer, cancel)?;
-        let client = Client::new(to, credentials, &fetch.registries, cancel)?;
+        let mut client = Client::new(to, credentials, &fetch.registries, cancel)?;
+        let elsewhere = from.registry() == to.registry() && from.repository() != to.repository();
+        if elsewhere {
+            client = client.taking_from(from.repository());
+        }
         let is_there = |blob: &Descriptor| -> Result<bool, Error> {
-            let elsewhere = from.registry() == to.registry() && from.repository() != to.repository();
             Ok(client.has_blob(&blob.digest)? || (elsewhere && client.mount_blob(&blob.digest, from)))
         };
         let upload = |index: usize, blob: &Descriptor, observer: &dyn Observer| -> Result<(), Error> {

@@ -36,6 +36,8 @@ pub struct Bundle {
     pub container: Container,
     pub extras: Extras,
     pub annotations: Vec<(String, String)>,
+    /// `linux.cgroupsPath` as it is given.
+    pub cgroups_path: String,
     pub warnings: Vec<String>,
     /// What nobody needs to hear unless he looks for it: every engine's profile names system calls of other architectures.
     pub notes: Vec<String>,
@@ -99,8 +101,10 @@ pub fn convert(config: &Value, dir: &Path, id: &str) -> Result<Bundle, BundleErr
         rootfs_propagation: optional(linux, "rootfsPropagation"),
         ..Container::default()
     };
-    let extras = extras::extras(config, linux, process, &mut warnings)?;
-    Ok(Bundle { container, extras, annotations: pairs(config, "annotations"), warnings, notes, text: Vec::new() })
+    let extras = extras::extras(config, linux, process)?;
+    let cgroups_path = text(linux, "cgroupsPath").to_owned();
+    let annotations = pairs(config, "annotations");
+    Ok(Bundle { container, extras, annotations, cgroups_path, warnings, notes, text: Vec::new() })
 }
 
 /// A process description on its own (`exec --process`).

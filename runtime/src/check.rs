@@ -115,145 +115,170 @@ fn nf_tables(modules: &str) -> Option<bool> {
     }
 }
 
-/// Pure: every choice is here.
-pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut add = |good: bool, level: Level, what: &str, says: &str, fix: &str| {
-        let (level, says, fix) = if good { (Level::Ok, "", "") } else { (level, says, fix) };
-        findings.push(Finding { level, what: what.into(), says: says.into(), fix: fix.into() });
-    };
-    let (major, minor) = facts.kernel;
-    let kernel = format!("kernel {major}.{minor}");
-    add(
-        facts.root,
-        Level::Missing,
-        "user root",
-        "containers, mounts and networks need root",
-        "run as root or with sudo",
-    );
-    add(
-        facts.kernel >= (5, 6),
-        Level::Missing,
-        &kernel,
-        "openat2 and pidfd_send_signal need 5.6 or newer",
-        "upgrade the kernel",
-    );
-    add(
-        facts.clone3,
-        Level::Missing,
-        "clone3",
-        "containers are started by it",
-        "allow it in the seccomp profile around mote, or upgrade",
-    );
-    add(
-        facts.openat2,
-        Level::Missing,
-        "openat2",
-        "paths of an image are looked up safely by it",
-        "allow it in the seccomp profile around mote, or upgrade",
-    );
-    add(facts.pidfd, Level::Missing, "pidfd", "containers are watched and signalled by it", "upgrade the kernel");
-    let overlay = facts.filesystems.lines().any(|l| l.ends_with("\toverlay"));
-    add(
-        overlay,
-        Level::Missing,
-        "overlay file system",
-        "image layers are joined by it",
-        "modprobe overlay, or build the kernel with CONFIG_OVERLAY_FS",
-    );
-    for (file, name) in
-        [("mnt", "mount"), ("pid", "PID"), ("net", "network"), ("ipc", "IPC"), ("uts", "UTS"), ("cgroup", "cgroup")]
-    {
-        let there = facts.namespaces.iter().any(|n| n == file);
-        add(
-            there,
-            Level::Missing,
-            &format!("{name} namespaces"),
-            "pods are isolated by them",
-            "build the kernel with CONFIG_NAMESPACES and its parts",
-        );
-    }
-    cgroups(facts, &mut add);
-    add(
-        facts.sys_resource,
-        Level::Warning,
-        "CAP_SYS_RESOURCE",
-        "oom_score_adj cannot be lowered and hard limits cannot be raised",
-        "give the capability to the service or outer container that runs mote",
-    );
-    let nf = facts.nf_tables;
-    add(
-        nf != Some(false),
-        Level::Missing,
-        "nf_tables",
-        "Services and masquerading are nf_tables rules",
-        "modprobe nf_tables nf_nat, or CONFIG_NF_TABLES",
-    );
-    add(
-        nf.is_some(),
-        Level::Warning,
-        "nf_tables loaded",
-        "could not be seen; it may load on first use",
-        "modprobe nf_tables nf_nat nft_chain_nat",
-    );
-    add(
-        facts.ip_forward,
-        Level::Warning,
-        "net.ipv4.ip_forward",
-        "is off; mote turns it on when the pod network starts",
-        "sysctl -w net.ipv4.ip_forward=1",
-    );
-    add(facts.psi, Level::Warning, "PSI", "no pressure figures: eviction goes by thresholds only", "boot with psi=1");
-    add(
-        facts.hard_open_files >= 4096,
-        Level::Warning,
-        "open files",
-        "the hard limit is below 4096: each container takes a few in the keeper",
-        "ulimit -Hn 65536, or LimitNOFILE= in the unit",
-    );
-    add(
-        facts.run_is_tmpfs,
-        Level::Warning,
-        "/run",
-        "is no tmpfs: run-time state would reach the disk and outlive a reboot",
-        "mount -t tmpfs tmpfs /run",
-    );
-    findings
+/// One thing a host should have.
+struct Wish {
+    what: &'static str,
+    level: Level,
+    good: fn(&Facts) -> bool,
+    /// What does not work without it.
+    says: &'static str,
+    fix: &'static str,
 }
 
-fn cgroups(facts: &Facts, add: &mut impl FnMut(bool, Level, &str, &str, &str)) {
-    let mounted = facts.cgroup_mode.is_some_and(|m| m != Mode::None);
-    add(mounted, Level::Missing, "cgroups", "no cgroup file system is mounted", "mount -t cgroup2 none /sys/fs/cgroup");
-    if !mounted {
-        return;
+impl Wish {
+    const fn missing(what: &'static str, good: fn(&Facts) -> bool, says: &'static str, fix: &'static str) -> Self {
+        Self { what, level: Level::Missing, good, says, fix }
     }
-    let v2 = facts.cgroup_mode == Some(Mode::V2);
-    // Raspberry Pi OS and others switch the memory controller off.
-    let fix = "boot with cgroup_enable=memory cgroup_memory=1 on the kernel's command line";
-    for (name, level, says, fix) in [
-        ("memory", Level::Missing, "memory limits cannot be kept", fix),
-        (
-            "pids",
-            Level::Missing,
-            "a fork bomb in a pod would take the node",
-            "build the kernel with CONFIG_CGROUP_PIDS",
-        ),
-        ("cpu", Level::Missing, "cpu limits and shares cannot be kept", "build the kernel with CONFIG_CFS_BANDWIDTH"),
-        ("cpuset", Level::Warning, "no cpu pinning", "boot with cgroup_enable=cpuset"),
-    ] {
-        let there = facts.controllers.iter().any(|c| c == name);
-        add(there, level, &format!("cgroup controller {name}"), says, fix);
+    const fn warning(what: &'static str, good: fn(&Facts) -> bool, says: &'static str, fix: &'static str) -> Self {
+        Self { what, level: Level::Warning, good, says, fix }
     }
-    let says = "bpf(2) refuses device programs: containers are kept from devices by capabilities and file modes alone";
-    let fix = "give CAP_BPF (or CAP_SYS_ADMIN) to what runs mote; the kernel needs CONFIG_CGROUP_BPF";
-    add(!v2 || facts.device_programs, Level::Warning, "device rules", says, fix);
-    add(
-        facts.swap_accounting,
-        Level::Warning,
+}
+
+impl Facts {
+    fn namespace(&self, file: &str) -> bool {
+        self.namespaces.iter().any(|n| n == file)
+    }
+    fn controller(&self, name: &str) -> bool {
+        self.controllers.iter().any(|c| c == name)
+    }
+    fn cgroups(&self) -> bool {
+        self.cgroup_mode.is_some_and(|m| m != Mode::None)
+    }
+    fn overlay(&self) -> bool {
+        self.filesystems.lines().any(|l| l.ends_with("\toverlay"))
+    }
+}
+
+const ALLOW: &str = "allow it in the seccomp profile around mote, or upgrade";
+const ISOLATED: &str = "pods are isolated by them";
+const NAMESPACES: &str = "build the kernel with CONFIG_NAMESPACES and its parts";
+/// Raspberry Pi OS and others switch the memory controller off.
+const MEMORY_FIX: &str = "boot with cgroup_enable=memory cgroup_memory=1 on the kernel's command line";
+/// Stands for "kernel" and its version.
+const KERNEL: &str = "kernel";
+
+const HOST: [Wish; 12] = [
+    Wish::missing("user root", |f| f.root, "containers, mounts and networks need root", "run as root or with sudo"),
+    Wish::missing(
+        KERNEL,
+        |f| f.kernel >= (5, 6),
+        "openat2 and pidfd_send_signal need 5.6 or newer",
+        "upgrade the kernel",
+    ),
+    Wish::missing("clone3", |f| f.clone3, "containers are started by it", ALLOW),
+    Wish::missing("openat2", |f| f.openat2, "paths of an image are looked up safely by it", ALLOW),
+    Wish::missing("pidfd", |f| f.pidfd, "containers are watched and signalled by it", "upgrade the kernel"),
+    Wish::missing(
+        "overlay file system",
+        Facts::overlay,
+        "image layers are joined by it",
+        "modprobe overlay, or build the kernel with CONFIG_OVERLAY_FS",
+    ),
+    Wish::missing("mount namespaces", |f| f.namespace("mnt"), ISOLATED, NAMESPACES),
+    Wish::missing("PID namespaces", |f| f.namespace("pid"), ISOLATED, NAMESPACES),
+    Wish::missing("network namespaces", |f| f.namespace("net"), ISOLATED, NAMESPACES),
+    Wish::missing("IPC namespaces", |f| f.namespace("ipc"), ISOLATED, NAMESPACES),
+    Wish::missing("UTS namespaces", |f| f.namespace("uts"), ISOLATED, NAMESPACES),
+    Wish::missing("cgroup namespaces", |f| f.namespace("cgroup"), ISOLATED, NAMESPACES),
+];
+
+const MOUNTED: Wish = Wish::missing(
+    "cgroups",
+    Facts::cgroups,
+    "no cgroup file system is mounted",
+    "mount -t cgroup2 none /sys/fs/cgroup",
+);
+
+/// Asked only where cgroups are mounted.
+const GROUPS: [Wish; 6] = [
+    Wish::missing("cgroup controller memory", |f| f.controller("memory"), "memory limits cannot be kept", MEMORY_FIX),
+    Wish::missing(
+        "cgroup controller pids",
+        |f| f.controller("pids"),
+        "a fork bomb in a pod would take the node",
+        "build the kernel with CONFIG_CGROUP_PIDS",
+    ),
+    Wish::missing(
+        "cgroup controller cpu",
+        |f| f.controller("cpu"),
+        "cpu limits and shares cannot be kept",
+        "build the kernel with CONFIG_CFS_BANDWIDTH",
+    ),
+    Wish::warning(
+        "cgroup controller cpuset",
+        |f| f.controller("cpuset"),
+        "no cpu pinning",
+        "boot with cgroup_enable=cpuset",
+    ),
+    Wish::warning(
+        "device rules",
+        |f| f.cgroup_mode != Some(Mode::V2) || f.device_programs,
+        "bpf(2) refuses device programs: containers are kept from devices by capabilities and file modes alone",
+        "give CAP_BPF (or CAP_SYS_ADMIN) to what runs mote; the kernel needs CONFIG_CGROUP_BPF",
+    ),
+    Wish::warning(
         "swap accounting",
+        |f| f.swap_accounting,
         "swap use of pods is not limited",
         "boot with swapaccount=1",
-    );
+    ),
+];
+
+const NODE: [Wish; 7] = [
+    Wish::warning(
+        "CAP_SYS_RESOURCE",
+        |f| f.sys_resource,
+        "oom_score_adj cannot be lowered and hard limits cannot be raised",
+        "give the capability to the service or outer container that runs mote",
+    ),
+    Wish::missing(
+        "nf_tables",
+        |f| f.nf_tables != Some(false),
+        "Services and masquerading are nf_tables rules",
+        "modprobe nf_tables nf_nat, or CONFIG_NF_TABLES",
+    ),
+    Wish::warning(
+        "nf_tables loaded",
+        |f| f.nf_tables.is_some(),
+        "could not be seen; it may load on first use",
+        "modprobe nf_tables nf_nat nft_chain_nat",
+    ),
+    Wish::warning(
+        "net.ipv4.ip_forward",
+        |f| f.ip_forward,
+        "is off; mote turns it on when the pod network starts",
+        "sysctl -w net.ipv4.ip_forward=1",
+    ),
+    Wish::warning("PSI", |f| f.psi, "no pressure figures: eviction goes by thresholds only", "boot with psi=1"),
+    Wish::warning(
+        "open files",
+        |f| f.hard_open_files >= 4096,
+        "the hard limit is below 4096: each container takes a few in the keeper",
+        "ulimit -Hn 65536, or LimitNOFILE= in the unit",
+    ),
+    Wish::warning(
+        "/run",
+        |f| f.run_is_tmpfs,
+        "is no tmpfs: run-time state would reach the disk and outlive a reboot",
+        "mount -t tmpfs tmpfs /run",
+    ),
+];
+
+/// Pure: every choice is in the tables.
+pub fn judge(facts: &Facts) -> Vec<Finding> {
+    let groups: &[Wish] = if facts.cgroups() { &GROUPS } else { &[] };
+    let wishes = HOST.iter().chain([&MOUNTED]).chain(groups).chain(&NODE);
+    wishes.map(|wish| wish.judge(facts)).collect()
+}
+
+impl Wish {
+    fn judge(&self, facts: &Facts) -> Finding {
+        let (major, minor) = facts.kernel;
+        let what = if self.what == KERNEL { format!("kernel {major}.{minor}") } else { self.what.to_owned() };
+        let good = (self.good)(facts);
+        let (level, says, fix) = if good { (Level::Ok, "", "") } else { (self.level, self.says, self.fix) };
+        Finding { level, what, says: says.into(), fix: fix.into() }
+    }
 }
 
 #[cfg(test)]
@@ -290,7 +315,7 @@ mod tests {
     fn each_lack_is_named() {
         assert_eq!(bad(&good()), []);
         type Change = fn(&mut Facts);
-        let table: [(Change, Level, &str); 13] = [
+        let table: [(Change, Level, &str); 21] = [
             (|f| f.root = false, Level::Missing, "user root"),
             (|f| f.kernel = (4, 19), Level::Missing, "kernel 4.19"),
             (|f| f.filesystems = "nodev\toverlayish\n".into(), Level::Missing, "overlay file system"),
@@ -304,6 +329,14 @@ mod tests {
             (|f| f.sys_resource = false, Level::Warning, "CAP_SYS_RESOURCE"),
             (|f| f.hard_open_files = 1024, Level::Warning, "open files"),
             (|f| f.openat2 = false, Level::Missing, "openat2"),
+            (|f| f.clone3 = false, Level::Missing, "clone3"),
+            (|f| f.pidfd = false, Level::Missing, "pidfd"),
+            (|f| f.namespaces.retain(|n| n != "mnt"), Level::Missing, "mount namespaces"),
+            (|f| f.controllers.retain(|c| c != "pids"), Level::Missing, "cgroup controller pids"),
+            (|f| f.swap_accounting = false, Level::Warning, "swap accounting"),
+            (|f| f.psi = false, Level::Warning, "PSI"),
+            (|f| f.ip_forward = false, Level::Warning, "net.ipv4.ip_forward"),
+            (|f| f.run_is_tmpfs = false, Level::Warning, "/run"),
         ];
         for (change, level, what) in table {
             let mut facts = good();

@@ -6,6 +6,7 @@
 
 pub mod defaults;
 pub mod extras;
+pub mod rdt;
 mod resources;
 
 pub use resources::{Cgroup, DeviceRule, Resources, Setting};

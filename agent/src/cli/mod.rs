@@ -120,6 +120,14 @@ pub(crate) fn data_dir() -> PathBuf {
     PathBuf::from(DATA_DIR)
 }
 
+/// The value of `--output`: what is printed is for scripts.
+pub(crate) fn json(parser: &mut lexopt::Parser) -> Result<bool, lexopt::Error> {
+    match parser.value()?.to_str() {
+        Some("json") => Ok(true),
+        other => Err(format!("unknown output format {:?}; it is json or nothing", other.unwrap_or_default()).into()),
+    }
+}
+
 /// A control group below the root that cannot lead anywhere else.
 pub(crate) fn sane_group(group: &str) -> bool {
     let part = |part: &str| {

@@ -72,10 +72,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Args>, lexopt::Error> {
         match arg {
             Long("help") | Short('h') => return Ok(None),
             Long("data-dir") => args.data_dir = Some(parser.value()?.into()),
-            Long("output") | Short('o') => match parser.value()?.string()?.as_str() {
-                "json" => args.json = true,
-                other => return Err(format!("unknown output format {other:?}; it is json or nothing").into()),
-            },
+            Long("output") | Short('o') => args.json = super::json(&mut parser)?,
             Long(name) => {
                 let etcd = storage::FLAGS.iter().take(storage::ETCD).find(|flag| flag.name == name);
                 let flag = etcd.ok_or_else(|| Long(name).unexpected())?;

@@ -54,10 +54,42 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         write_secret(file, &server.admin_kubeconfig())?;
     }
     write_secret(&instance.data.join("join-token"), &format!("{}\n", server.join_token()))?;
-    let dial = {
-        let (server, user) = (server.clone(), minicp::UserInfo::node(&options.node.name));
-        Connector::Memory(Rc::new(move || server.connect(user.clone())))
-    };
+    let running = start_node(options, instance, &server).await?;
+    let admin = within(&server, minicp::UserInfo::admin());
+    let config = options.control_plane.kubeconfig.as_ref().unwrap_or(&kubeconfig);
+    println!("Kubernetes API   {}", server.url());
+    println!("kubeconfig       {}", config.display());
+    println!("node             {}", options.node.name);
+    println!("data             {}", instance.data.display());
+    println!("\nTry:  export KUBECONFIG={}\n      kubectl get nodes\n", config.display());
+    let mut failed = None;
+    tokio::select! {
+        result = begin(options, &running, &admin, instance) => {
+            if let Err(why) = result {
+                eprintln!("mote: {why}");
+                failed = Some(why).filter(|_| options.demo);
+            }
+            if failed.is_none() {
+                (&mut stop).await;
+            }
+        }
+        () = &mut stop => {}
+    }
+    if options.demo {
+        println!("\nremoving the demo");
+        remove_demo(&running, &admin).await;
+    }
+    end(options, instance, server, &running).await?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// A client in this process that the server knows as `user`.
+fn within(server: &minicp::Server, user: minicp::UserInfo) -> Client {
+    let server = server.clone();
+    Client::new(Connector::Memory(Rc::new(move || server.connect(user.clone()))))
+}
+
+async fn start_node(options: &Options, instance: &Instance, server: &minicp::Server) -> Result<Running, String> {
     let running = run::start(Start {
         instance,
         node_name: options.node.name.clone(),
@@ -65,7 +97,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         cluster_cidr: options.cluster_cidr,
         service_cidr: options.service_cidr,
         domain: "cluster.local".into(),
-        client: Some(Rc::new(Client::new(dial))),
+        client: Some(Rc::new(within(server, minicp::UserInfo::node(&options.node.name)))),
         manifests: options.node.manifests.clone(),
         node_ip: options.node.ip,
         kubelet_port: 0,
@@ -77,59 +109,26 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
     let agent = running.agent.clone();
     server.set_local_node(&options.node.name, Rc::new(move || crate::server::dial(&agent)));
     tokio::task::spawn_local(serve_pods(server.clone(), running.agent.clone()));
-    let admin = {
-        let server = server.clone();
-        Client::new(Connector::Memory(Rc::new(move || server.connect(minicp::UserInfo::admin()))))
-    };
-    let config = options.control_plane.kubeconfig.as_ref().unwrap_or(&kubeconfig);
-    println!("Kubernetes API   {}", server.url());
-    println!("kubeconfig       {}", config.display());
-    println!("node             {}", options.node.name);
-    println!("data             {}", instance.data.display());
-    println!("\nTry:  export KUBECONFIG={}\n      kubectl get nodes\n", config.display());
-    let ready = begin(options, &running, &admin, instance);
-    let failed = tokio::select! {
-        result = ready => {
-            let failed = result.err();
-            if let Some(why) = &failed {
-                eprintln!("mote: {why}");
-            }
-            if failed.is_some() && options.demo {
-                failed
-            } else {
-                (&mut stop).await;
-                None
-            }
-        }
-        () = &mut stop => None,
-    };
+    Ok(running)
+}
+
+/// Ends control plane and agent. Containers go on, but those of a demo.
+async fn end(options: &Options, instance: &Instance, server: minicp::Server, running: &Running) -> Result<(), String> {
+    running.agent.closing.set(true);
+    log::set_max_level(log::LevelFilter::Error); // watches that end are no news now
+    let pods = running.agent.pods();
+    server.stop().await;
     if options.demo {
-        println!("\nremoving the demo");
-        remove_demo(&running, &admin).await;
-        running.agent.closing.set(true);
-        log::set_max_level(log::LevelFilter::Error);
-        server.stop().await;
         running.agent.keeper.leave();
-        super::down::clear(instance, Duration::from_secs(5)).await?;
-    } else {
-        running.agent.closing.set(true);
-        log::set_max_level(log::LevelFilter::Error); // watches that end are no news now
-        let pods = running.agent.pods();
-        server.stop().await;
-        println!(
-            "\ncontrol plane and agent have ended; {pods} pod{} go{} on",
-            if pods == 1 { "" } else { "s" },
-            if pods == 1 { "es" } else { "" }
-        );
-        println!(
-            "`mote up` with the same --data-dir takes over again, `mote down --data-dir {}` ends the pods",
-            instance.data.display()
-        );
+        return super::down::clear(instance, Duration::from_secs(5)).await.map(drop);
     }
-    match failed {
-        Some(why) => Err(why),
-        None => Ok(()),
-    }
+    let (s, es) = if pods == 1 { ("", "es") } else { ("s", "") };
+    println!("\ncontrol plane and agent have ended; {pods} pod{s} go{es} on");
+    println!(
+        "`mote up` with the same --data-dir takes over again, `mote down --data-dir {}` ends the pods",
+        instance.data.display()
+    );
+    Ok(())
 }
 
 async fn start_server(options: &Options, instance: &Instance) -> Result<minicp::Server, String> {

@@ -33,11 +33,12 @@ pub fn basic(credentials: &Credentials) -> String {
     format!("Basic {}", STANDARD.encode(format!("{}:{secret}", credentials.username)))
 }
 
-/// Chooses an answer to the challenges of `from`. `scope` is asked for where the challenge names none.
-pub fn answer(from: &Url, headers: &[String], credentials: Option<&Credentials>, scope: &str) -> Answer {
+/// Chooses an answer to the challenges of `from`. `scope` is asked for where the challenge names none, `also` in any case (if it is not
+/// empty): a registry challenges for what it was asked, and may not know yet what comes next.
+pub fn answer(from: &Url, headers: &[String], credentials: Option<&Credentials>, scope: &str, also: &str) -> Answer {
     let challenges: Vec<Challenge> = headers.iter().flat_map(|header| challenges(header)).collect();
     if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-        return token_request(from, bearer, credentials, scope);
+        return token_request(from, bearer, credentials, scope, also);
     }
     if challenges.iter().any(|challenge| challenge.scheme == "basic") {
         return match credentials {
@@ -53,7 +54,13 @@ pub fn answer(from: &Url, headers: &[String], credentials: Option<&Credentials>,
     }
 }
 
-fn token_request(from: &Url, challenge: &Challenge, credentials: Option<&Credentials>, scope: &str) -> Answer {
+fn token_request(
+    from: &Url,
+    challenge: &Challenge,
+    credentials: Option<&Credentials>,
+    scope: &str,
+    also: &str,
+) -> Answer {
     let param = |name: &str| challenge.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let Some(realm) = param("realm").and_then(Url::parse) else {
         return Answer::Refused("the registry's token challenge names no valid realm".to_owned());
@@ -61,20 +68,23 @@ fn token_request(from: &Url, challenge: &Challenge, credentials: Option<&Credent
     if !realm.https && from.https && !is_loopback(&realm.authority) {
         return Answer::Refused(format!("the registry asks to fetch a token by plain HTTP from {}", realm.authority));
     }
-    let scope = param("scope").unwrap_or(scope);
+    let mut scopes: Vec<&str> = param("scope").unwrap_or(scope).split(' ').filter(|one| !one.is_empty()).collect();
+    if !also.is_empty() && !scopes.contains(&also) {
+        scopes.push(also);
+    }
     let service = param("service").unwrap_or_default();
     let mut url = realm.clone();
     if !service.is_empty() {
         url = url.with_query(&format!("service={}", encode(service)));
     }
-    for one in scope.split(' ').filter(|one| !one.is_empty()) {
-        url = url.with_query(&format!("scope={}", encode(one)));
+    for scope in &scopes {
+        url = url.with_query(&format!("scope={}", encode(scope)));
     }
     if let Some(token) = credentials.and_then(|credentials| credentials.identity_token.as_deref()) {
         let form = format!(
             "grant_type=refresh_token&service={}&client_id=mote&scope={}&refresh_token={}",
             encode(service),
-            encode(scope),
+            encode(&scopes.join(" ")),
             encode(token)
         );
         return Answer::Exchange { url: realm, form, instead: url };
@@ -155,7 +165,7 @@ mod tests {
     }
 
     fn ask(header: &str, credentials: Option<&Credentials>) -> Answer {
-        answer(&from(), &[header.to_owned()], credentials, "repository:a/b:pull")
+        answer(&from(), &[header.to_owned()], credentials, "repository:a/b:pull", "")
     }
 
     #[test]
@@ -199,6 +209,24 @@ mod tests {
         let Answer::Exchange { form, instead, .. } = ask(hub, Some(&with_token)) else { panic!("want an exchange") };
         assert_eq!((instead, basic(&with_token)), (url(""), "Basic bWU6dCZ0".to_owned()));
         assert!(form.contains("refresh_token=t%26t") && form.contains("scope=repository%3Aa%2Fb%3Apull"));
+    }
+
+    #[test]
+    fn what_comes_next_is_asked_for_once() {
+        let path = |scope: &str, also: &str| {
+            let header = format!("Bearer realm=\"https://auth.example/token\"{scope}");
+            match answer(&from(), &[header], None, "repository:a/b:pull,push", also) {
+                Answer::Token { url, .. } => {
+                    url.to_string().replace("%3A", ":").replace("%2F", "/").replace("%2C", ",")
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let (own, other) = ("scope=repository:a/b:pull,push", "repository:c/d:pull");
+        let realm = "https://auth.example/token?";
+        assert_eq!(path("", ""), format!("{realm}{own}"));
+        assert_eq!(path("", other), format!("{realm}{own}&scope={other}"));
+        assert_eq!(path(&format!(",scope=\"x {other}\""), other), format!("{realm}scope=x&scope={other}"));
     }
 
     #[test]

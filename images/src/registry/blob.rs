@@ -4,7 +4,8 @@ use std::io::{self, Read};
 
 use ureq::BodyReader;
 
-use super::client::{Client, back_off, header};
+use super::client::{Client, back_off};
+use super::exchange::header;
 use crate::digest::Digest;
 use crate::limits::ATTEMPTS_MAX;
 use crate::{Error, Observer, Progress};

@@ -81,11 +81,11 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-        crate::store::read_bounded(path, HOST_FILE_BYTES_MAX)
+        crate::file::read_bounded(path, HOST_FILE_BYTES_MAX)
     }
 
     fn list(&self, path: &Path) -> Result<Option<Vec<String>>, Error> {
-        if path.is_dir() { crate::store::names(path).map(Some) } else { Ok(None) }
+        if path.is_dir() { crate::file::names(path).map(Some) } else { Ok(None) }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod blob;
 pub mod client;
 mod credentials;
+pub mod exchange;
 mod helper;
 pub mod hosts;
 mod place;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::client::{Request, header};
+use super::exchange::{Request, header};
 use super::hosts::Endpoint;
 use super::transport::{Http, Response, Trust};
 use super::url::Url;

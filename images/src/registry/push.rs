@@ -1,6 +1,7 @@
 //! What a push asks and ends with (distribution specification, "Pushing"); blobs are [`super::upload`]'s.
 
-use super::client::{Client, Request, Right};
+use super::client::Client;
+use super::exchange::{Request, Right};
 use super::hosts::Need;
 use super::transport::{Payload, Response};
 use super::url::Url;

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::Credentials;
 use super::auth::{Answer, answer, basic};
-use super::client::{Client, Request, Right, read_all, reason};
+use super::client::Client;
+use super::exchange::{Request, Right, read_all, reason};
 use super::place::Place;
 use super::transport::{Payload, Response, without_query};
 use super::url::Url;
@@ -31,8 +32,12 @@ impl Client {
             Right::Push => "pull,push",
         };
         let scope = format!("repository:{}:{actions}", self.reference.repository());
+        let also = match (&self.source, request.right) {
+            (Some(source), Right::Push) => format!("repository:{source}:pull"),
+            _ => String::new(),
+        };
         let credentials = self.credentials_of(place)?;
-        match answer(url, &challenges, credentials.as_ref(), &scope) {
+        match answer(url, &challenges, credentials.as_ref(), &scope, &also) {
             Answer::Authorize(value) => Ok(value),
             Answer::Token { url, authorization } => self.token(place, &url, authorization, None),
             Answer::Exchange { url, form, instead } => match self.token(place, &url, None, Some(form)) {

@@ -6,7 +6,8 @@
 use std::io::{self, Read};
 
 use super::auth::redirect;
-use super::client::{Client, Request, Right, back_off, header};
+use super::client::{Client, back_off};
+use super::exchange::{Request, Right, header};
 use super::transport::{Payload, Response, without_query};
 use super::url::{Url, encode};
 use crate::digest::Digest;

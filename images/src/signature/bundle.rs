@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::payload::{Claim, Evidence};
+use super::evidence::{Claim, Evidence};
 use crate::digest::Digest;
 use crate::limits::SIGNATURES_MAX;
 

@@ -4,14 +4,16 @@
 //! but the public key; what was found good is kept in the store, so that an image that is here is checked again without the registry.
 
 pub mod bundle;
+pub mod evidence;
 pub mod key;
 pub mod payload;
 pub mod policy;
 
 use std::path::Path;
 
+use evidence::Evidence;
 use key::PublicKey;
-use payload::{Evidence, listed};
+use payload::listed;
 use policy::{Identity, Policy, Requirement};
 use serde_json::Value;
 
@@ -95,7 +97,7 @@ fn signed(wanted: &Wanted<'_>, client: &Client, layout: &Layout) -> Result<Resul
     let Some(first) = wanted.digests.first() else { return Ok(Err("no digest".to_owned())) };
     let kept = layout.signatures(first);
     let known =
-        crate::store::read_bounded(&kept, RECORD_BYTES_MAX)?.map(|bytes| payload::decode(&bytes)).unwrap_or_default();
+        crate::file::read_bounded(&kept, RECORD_BYTES_MAX)?.map(|bytes| evidence::decode(&bytes)).unwrap_or_default();
     if known.iter().any(|evidence| wanted.judge(evidence).is_ok()) {
         return Ok(Ok(()));
     }
@@ -104,7 +106,7 @@ fn signed(wanted: &Wanted<'_>, client: &Client, layout: &Layout) -> Result<Resul
         for evidence in fetch(client, digest)? {
             match wanted.judge(&evidence) {
                 Ok(()) => {
-                    layout.replace(&kept, &payload::encode(&[known.as_slice(), &[evidence]].concat()))?;
+                    layout.replace(&kept, &evidence::encode(&[known.as_slice(), &[evidence]].concat()))?;
                     return Ok(Ok(()));
                 }
                 Err(why) if !reasons.contains(&why) => reasons.push(why),

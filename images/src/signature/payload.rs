@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::bundle;
+use super::evidence::{Claim, Evidence};
 use crate::digest::Digest;
 use crate::limits::{SIGNATURE_BYTES_MAX, SIGNATURES_MAX};
 
@@ -17,15 +18,6 @@ const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 /// `critical.type` of a signed document.
 const TYPE: &str = "cosign container image signature";
-
-/// A document and a signature over it; nothing is checked yet.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Evidence {
-    pub payload: Vec<u8>,
-    pub signature: Vec<u8>,
-    /// The payload's type where both stood in a DSSE envelope ([`bundle`]).
-    pub envelope: Option<String>,
-}
 
 impl Evidence {
     /// The bytes that the signature is over.
@@ -52,15 +44,6 @@ pub struct Listed {
     pub size: u64,
     /// The signature over the blob; `None` where the blob is a bundle with its signatures inside.
     pub signature: Option<Vec<u8>>,
-}
-
-/// What a document claims.
-#[derive(PartialEq, Eq, Debug)]
-pub struct Claim {
-    /// Of the images vouched for.
-    pub digests: Vec<Digest>,
-    /// `critical.identity.docker-reference`; bundles have none.
-    pub name: Option<String>,
 }
 
 /// The signatures that a manifest lists; layers of other kinds are passed over.
@@ -108,35 +91,9 @@ pub fn claim(payload: &[u8]) -> Result<Claim, String> {
     Ok(Claim { digests: vec![digest], name: Some(text("/critical/identity/docker-reference").to_owned()) })
 }
 
-/// Evidence as kept on disk (and its reader, which takes garbage for nothing).
-pub fn encode(list: &[Evidence]) -> Vec<u8> {
-    let text = |bytes: &[u8]| Value::from(STANDARD.encode(bytes));
-    let entries: Vec<Value> = list
-        .iter()
-        .map(|one| match &one.envelope {
-            None => serde_json::json!({ "payload": text(&one.payload), "signature": text(&one.signature) }),
-            Some(kind) => {
-                serde_json::json!({ "payload": text(&one.payload), "signature": text(&one.signature), "envelope": kind })
-            }
-        })
-        .collect();
-    Value::from(entries).to_string().into_bytes()
-}
-
-/// The inverse of [`encode`].
-pub fn decode(bytes: &[u8]) -> Vec<Evidence> {
-    let root: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let entries = root.as_array().map(Vec::as_slice).unwrap_or_default().iter().take(SIGNATURES_MAX);
-    let read = |entry: &Value| {
-        let field = |name: &str| STANDARD.decode(entry.get(name)?.as_str()?).ok();
-        let envelope = entry.get("envelope").and_then(Value::as_str).map(str::to_owned);
-        Some(Evidence { payload: field("payload")?, signature: field("signature")?, envelope })
-    };
-    entries.filter_map(read).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::{decode, encode};
     use super::*;
 
     #[test]

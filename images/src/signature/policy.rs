@@ -92,7 +92,7 @@ impl Policy {
     pub fn load(path: &Path) -> Result<Policy, Error> {
         let bad = |why: String| Error::corrupt(format!("image policy {}", path.display()), why);
         let bytes =
-            crate::store::read_bounded(path, HOST_FILE_BYTES_MAX)?.ok_or_else(|| bad("does not exist".to_owned()))?;
+            crate::file::read_bounded(path, HOST_FILE_BYTES_MAX)?.ok_or_else(|| bad("does not exist".to_owned()))?;
         Policy::parse(&bytes).map_err(bad)
     }
 
@@ -224,7 +224,7 @@ impl KeySource {
             }
             KeySource::Path(path) => {
                 let bad = |why: String| Error::corrupt(format!("public key {}", path.display()), why);
-                let pem = crate::store::read_bounded(path, HOST_FILE_BYTES_MAX)?
+                let pem = crate::file::read_bounded(path, HOST_FILE_BYTES_MAX)?
                     .ok_or_else(|| bad("does not exist".to_owned()))?;
                 PublicKey::all_from_pem(&pem).map_err(bad)
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::disk::Disk;
 use super::partial::SpoolPolicy;
 use super::*;
-use crate::{BlobPolicy, Compression, PackLayer, PackSpec, Silent};
+use crate::{BlobPolicy, Compression, PackLayer, PackSpec, PullOptions, Silent};
 
 #[path = "../../tests/scripted/mod.rs"]
 mod scripted;

@@ -11,7 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::hold::Names;
 use super::layers::remove_tree;
 use super::layout::Space;
-use super::{Inner, Store, names, usage};
+use super::{Inner, Store, usage};
+use crate::file::names;
 use crate::{Digest, Error, Reference};
 
 /// When to delete, and what for. The defaults are the kubelet's (`imageGCHighThresholdPercent`, `imageGCLowThresholdPercent`,

@@ -12,7 +12,8 @@ use std::time::SystemTime;
 
 use super::layout::layer_name;
 use super::record::ImageRecord;
-use super::{Image, Inner, Store, names, read_bounded};
+use super::{Image, Inner, Store};
+use crate::file::{names, read_bounded};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::{Error, Reference};
 

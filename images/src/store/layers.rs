@@ -6,9 +6,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Inner;
 use super::partial::{Partial, Spooled};
 use super::record::{self, ImageRecord, LayerRecord};
-use super::{Inner, read_bounded};
+use crate::file::{names, read_bounded};
 use crate::layer::{Onto, Unpacked, unpack};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::manifest::Descriptor;
@@ -272,7 +273,7 @@ impl Inner {
     pub(crate) fn layer_records(&self) -> Result<Vec<LayerRecord>, Error> {
         let dir = self.layout.dir("layers");
         let mut found = Vec::new();
-        for name in super::names(&dir)? {
+        for name in names(&dir)? {
             if let Some(bytes) = read_bounded(&dir.join(name).join("record"), RECORD_BYTES_MAX)?
                 && let Ok(record) = record::decode::<LayerRecord>(&bytes)
             {

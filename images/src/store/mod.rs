@@ -5,30 +5,27 @@ pub mod gc;
 mod hold;
 pub mod layers;
 pub mod layout;
-mod loan;
 pub mod partial;
 pub mod record;
-mod repair;
 mod top;
 mod usage;
 mod verify;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use gc::{GcPolicy, Swept};
 pub use layout::Space;
-pub(crate) use loan::Lender;
-pub use loan::Loan;
-pub use repair::can_fetch;
 pub use usage::Usage;
 pub use verify::{Damage, Part};
 
+use crate::file::{names, read_bounded};
 use crate::limits::{DOCUMENT_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, PullOptions, Reference};
+use crate::manifest::{self, Document, Manifest};
+use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Reference};
 use disk::{Disk, Real};
 pub(crate) use hold::Names;
 use layout::{FORMAT, Layout};
@@ -105,26 +102,6 @@ impl Store {
         match self.inner.image_record(reference)? {
             Some(record) => self.inner.image(&record),
             None => Ok(None),
-        }
-    }
-
-    /// Makes the image be here: asks the registry, fetches and unpacks what is missing.
-    pub fn pull(
-        &self,
-        reference: &Reference,
-        options: &PullOptions,
-        observer: &dyn Observer,
-        cancel: &Cancel,
-    ) -> Result<Image, Error> {
-        match crate::pull::pull(self, reference, options, observer, cancel) {
-            // A mirror that hands out damaged bytes would do so for ever.
-            Err(e @ Error::Corrupt { .. }) if crate::registry::hosts::has_mirrors(reference, &options.registries) => {
-                log::warn!("{reference}: {e}; asking the registry itself");
-                let mut options = options.clone();
-                options.registries.no_mirrors = true;
-                crate::pull::pull(self, reference, &options, observer, cancel)
-            }
-            done => done,
         }
     }
 
@@ -281,6 +258,15 @@ impl Inner {
         }))
     }
 
+    /// The manifest of an image, if it is here and whole.
+    pub(crate) fn manifest(&self, record: &ImageRecord) -> Result<Option<Manifest>, Error> {
+        let Some(bytes) = self.read_blob(&record.manifest)? else { return Ok(None) };
+        match manifest::parse(&bytes, "", &record.reference)? {
+            Document::Manifest(manifest) => Ok(Some(manifest)),
+            Document::Index(_) => Err(Error::corrupt(record.reference.clone(), "its manifest is an index")),
+        }
+    }
+
     /// A small document, verified; a damaged one counts as absent.
     pub(crate) fn read_blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Error> {
         let bytes = read_bounded(&self.layout.blob(digest), DOCUMENT_BYTES_MAX)?;
@@ -299,33 +285,6 @@ impl Inner {
 /// Seconds since 1970 by this machine's clock.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Names in a folder, sorted; names that are no UTF-8 are none of ours.
-pub(crate) fn names(dir: &Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|e| Error::io("read", dir, e))? {
-        let entry = entry.map_err(|e| Error::io("read", dir, e))?;
-        names.extend(entry.file_name().into_string().ok());
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// A small file; `None` if it is not there (or cannot be told from garbage by its length).
-pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Error> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-        Err(e) => return Err(Error::io("open", path, e)),
-    };
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
-    if bytes.len() as u64 > max {
-        Err(Error::refused(path.display().to_string(), format!("longer than {max} bytes")))
-    } else {
-        Ok(Some(bytes))
-    }
 }
 
 #[cfg(test)]

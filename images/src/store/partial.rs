@@ -19,8 +19,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Inner;
 use super::disk::Disk;
-use super::{Inner, names, read_bounded};
+use crate::file::{names, read_bounded};
 use crate::limits::{
     JUDGE_EVERY_BYTES, PARTIAL_AGE_MAX, PARTIALS_BYTES_MAX, SPOOL_SYNC_EVERY, SPOOL_WORTH, STAGE_BUFFER_BYTES,
 };

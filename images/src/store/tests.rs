@@ -1,5 +1,8 @@
+use std::io::Read;
+
 use super::record::LayerRecord;
 use super::*;
+use crate::PullOptions;
 use crate::manifest::Descriptor;
 use crate::store::layers::Intake;
 use crate::{Compression, PackLayer, PackSpec, Silent};

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Inner, names};
+use super::Inner;
 use crate::Error;
+use crate::file::names;
 
 /// Bytes on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use super::Inner;
 use super::record::{ImageRecord, LayerRecord};
-use super::{Inner, names};
 use crate::digest::Hasher;
+use crate::file::names;
 use crate::layer::listing::{self, Line};
 use crate::limits::STAGE_BUFFER_BYTES;
 use crate::{Cancel, DiffId, Digest, Error, Observer, Progress};

@@ -76,14 +76,30 @@ fn pull(store: &Store, reference: &Reference) -> Result<Image, Error> {
     store.pull(reference, &PullOptions::default(), &Silent, &Cancel::default())
 }
 
-#[test]
-fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
+/// An image of a store, and in a registry of its own.
+struct Published {
+    tmp: tempfile::TempDir,
+    registry: Registry,
+    store: Store,
+    name: Reference,
+    image: Image,
+    /// What the push said.
+    digest: Digest,
+}
+
+fn published() -> Published {
     let tmp = tempfile::tempdir().unwrap();
     let registry = Registry::open();
     let store = store_in(tmp.path(), "one");
     let name = registry.reference("team/app:1");
-    let packed = pack(&store, &name, tmp.path());
+    let image = pack(&store, &name, tmp.path());
     let digest = store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
+    Published { tmp, registry, store, name, image, digest }
+}
+
+#[test]
+fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
+    let Published { tmp, registry, store, name, image: packed, digest } = published();
     assert_eq!(digest, packed.manifest);
 
     // what we pushed, pulled by us into an empty store: the same trees
@@ -277,12 +293,7 @@ fn a_link_that_breaks_costs_no_byte_twice() {
             }
         }
     }
-    let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::open();
-    let store = store_in(tmp.path(), "one");
-    let name = registry.reference("team/app:1");
-    let packed = pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
+    let Published { tmp, registry, image: packed, .. } = published();
     let (addr, sent) = flaky_proxy(registry.addr, 700_000);
     let through: Reference = format!("{addr}/team/app:1").parse().unwrap();
     let resumes = Resumes(Mutex::new(0));
@@ -297,12 +308,7 @@ fn a_link_that_breaks_costs_no_byte_twice() {
 
 #[test]
 fn a_corrupt_layer_is_refused_and_nothing_stays() {
-    let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::open();
-    let store = store_in(tmp.path(), "one");
-    let name = registry.reference("team/app:1");
-    pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
+    let Published { tmp, registry, name, .. } = published();
     // flip one byte in the middle of the largest blob the registry stores
     let find = format!("find {} -type f -size +1M", registry.dir.path().join("data").display());
     let blob = PathBuf::from(run("sh", &["-c", &find]).trim());
@@ -323,12 +329,7 @@ fn a_corrupt_layer_is_refused_and_nothing_stays() {
 
 #[test]
 fn a_full_disk_says_so_and_leaves_nothing() {
-    let tmp = tempfile::tempdir().unwrap();
-    let registry = Registry::open();
-    let store = store_in(tmp.path(), "one");
-    let name = registry.reference("team/app:1");
-    pack(&store, &name, tmp.path());
-    store.push(&name, &name, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
+    let Published { tmp, registry: _registry, name, .. } = published();
     let small = tmp.path().join("small");
     std::fs::create_dir(&small).unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=1m", "mote-img-test", small.to_str().unwrap()]);

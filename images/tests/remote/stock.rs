@@ -1,7 +1,7 @@
 //! Images to serve, and a real docker-registry.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -132,9 +132,9 @@ impl Registry {
     /// `http`: lines below `http:`, `rest`: what follows.
     pub fn start(http: &str, rest: &str) -> Registry {
         let dir = tempfile::Builder::new().prefix("mote-img-remote-").tempdir().unwrap();
-        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // It chooses the port itself and says which: one that was free a moment ago may be another test's by now.
         let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {addr}\n{http}{rest}",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n{http}{rest}",
             dir.path().join("data").display()
         );
         std::fs::write(dir.path().join("config.yml"), config).unwrap();
@@ -146,12 +146,15 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("apt-get install docker-registry");
-        let mut registry = Registry { child, dir, addr };
+        let mut registry = Registry { child, dir, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let began = Instant::now();
-        while TcpStream::connect(registry.addr).is_err() {
+        while registry.addr.port() == 0 {
             let ended = registry.child.try_wait().unwrap();
             assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "{}", registry.log());
             std::thread::sleep(Duration::from_millis(20));
+            let log = registry.log();
+            let told = log.split("listening on ").nth(1).and_then(|rest| rest.split([',', '"']).next());
+            registry.addr = told.and_then(|addr| addr.parse().ok()).unwrap_or(registry.addr);
         }
         registry
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use mote_images::*;
 
+use crate::scripted::{self, Server};
 use crate::stock::{Registry, Stock, pull};
 
 /// What the registry does with the next body that is uploaded.
@@ -311,4 +312,39 @@ fn docker_registry_mounts_what_another_repository_has() {
     assert!(lines("POST").len() == 2 && lines("POST").iter().all(|line| line.contains("\" 201 ")), "{log}");
     let other = pull(&tmp.path().join("other"), &to.to_string(), &Registries::default(), None).unwrap();
     assert_eq!(other.manifest, image.manifest);
+}
+
+/// A registry that gives blobs of another repository only to who holds a token for that one too, and never asks for it: its challenge
+/// knows what the request before was about.
+#[test]
+fn a_token_to_push_is_good_for_the_repository_blobs_are_taken_from() {
+    let tmp = tempfile::tempdir().unwrap();
+    let tokens = Server::plain(|asked| {
+        let scopes: Vec<&str> = asked.path.split(['?', '&']).filter_map(|part| part.strip_prefix("scope=")).collect();
+        scripted::answer(200, format!("{{\"token\":\"{}\"}}", scopes.join("+")))
+    });
+    let realm = tokens.addr.to_string();
+    let registry = Server::plain(move |asked| {
+        let token = asked.header("authorization").unwrap_or_default().replace("%3A", ":").replace("%2F", "/");
+        let token = token.replace("%2C", ",");
+        let said = |status| scripted::answer(status, "").with("location", "/v2/other/app/blobs/uploads/1");
+        match asked.method.as_str() {
+            _ if !token.contains("repository:other/app:pull,push") => scripted::answer(401, "{}").with(
+                "www-authenticate",
+                format!("Bearer realm=\"http://{realm}/token\",scope=\"repository:other/app:pull,push\""),
+            ),
+            "HEAD" => said(404),
+            "POST" if token.contains("repository:team/app:pull") => said(201),
+            "POST" | "PATCH" => said(202),
+            _ => said(201),
+        }
+    });
+    let from: Reference = format!("{}/team/app:1", registry.addr).parse().unwrap();
+    let to: Reference = format!("{}/other/app:1", registry.addr).parse().unwrap();
+    let (store, _) = packed(tmp.path(), &from);
+    store.push(&from, &to, None, &PullOptions::default(), &Silent, &Cancel::default()).unwrap();
+    let asked = registry.asked();
+    let count = |method: &str| asked.iter().filter(|asked| asked.method == method).count();
+    assert_eq!((count("POST"), count("PATCH"), count("PUT")), (2, 0, 1), "two mounts and the manifest");
+    assert_eq!(tokens.asked().len(), 1);
 }

@@ -13,7 +13,7 @@ use super::view::pod::Pod;
 use super::view::taints::{Effect, Taint};
 use super::world::Change;
 use super::{REVISION_HASH, frame};
-use crate::scheduler::plan::feasible_by_labels;
+use crate::scheduler::suits;
 use mote_api::time::Time;
 use mote_api::tree::{Value, i64_at, json, list_at, set, str_at};
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ fn fits(sample: &Pod, node: &Node) -> bool {
     let borne = |taint: &&Taint| {
         taint.effect == Effect::PreferNoSchedule || sample.tolerations.iter().any(|t| t.tolerates(taint))
     };
-    feasible_by_labels(sample, node) && node.taints.iter().all(|taint| borne(&taint))
+    suits::by_labels(sample, node) && node.taints.iter().all(|taint| borne(&taint))
 }
 
 /// Pure. `sample` is a pod of the template, not pinned to any node.

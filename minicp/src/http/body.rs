@@ -7,14 +7,12 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
-use super::list::Pieces;
-
 pub(crate) enum AnswerBody {
     Whole(Option<Bytes>),
     /// Ends when the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
-    /// A list, formed as it is taken: the piece at hand, and the rest.
-    Pieces(Box<(Option<Bytes>, Pieces)>),
+    /// Each piece is formed when the one before has been taken.
+    Pieces(Box<dyn Iterator<Item = Bytes>>),
     Passed(Incoming),
 }
 
@@ -26,10 +24,7 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Stream(receiver) => Poll::Ready(ready!(receiver.poll_recv(cx)).map(|b| Ok(Frame::data(b)))),
-            Self::Pieces(pieces) => {
-                let next = pieces.0.take().or_else(|| pieces.1.next());
-                Poll::Ready(next.map(|b| Ok(Frame::data(b))))
-            }
+            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|b| Ok(Frame::data(b)))),
             Self::Passed(incoming) => Pin::new(incoming).poll_frame(cx),
         }
     }

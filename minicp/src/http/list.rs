@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECE_ROWS: usize = 32;
 
 /// What of a list has not been sent yet.
-pub(crate) struct Pieces {
+struct Pieces {
     kind: Rc<Kind>,
     form: Form,
     now: Time,
@@ -41,7 +41,7 @@ pub(crate) fn answer(kind: &Rc<Kind>, form: Form, listed: Listed, now: Time) -> 
         return answer::bytes(200, "application/json", first);
     }
     let mut answer = answer::bytes(200, "application/json", Bytes::new());
-    *answer.body_mut() = AnswerBody::Pieces(Box::new((Some(first), pieces)));
+    *answer.body_mut() = AnswerBody::Pieces(Box::new(std::iter::once(first).chain(pieces)));
     answer
 }
 
@@ -141,7 +141,7 @@ mod tests {
         let answer = answer(kind, form, listed(count, bytes), Time::from_unix(0));
         let all: Vec<Bytes> = match answer.into_body() {
             AnswerBody::Whole(bytes) => bytes.into_iter().collect(),
-            AnswerBody::Pieces(pieces) => pieces.0.into_iter().chain(pieces.1).collect(),
+            AnswerBody::Pieces(pieces) => pieces.collect(),
             _ => Vec::new(),
         };
         assert!(all.iter().all(|p| p.len() < PIECE_BYTES + bytes + 1024));

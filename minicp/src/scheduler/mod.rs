@@ -7,6 +7,7 @@
 pub mod plan;
 pub mod queue;
 pub mod snapshot;
+pub mod suits;
 pub mod terms;
 
 use crate::api::admit::GATED;

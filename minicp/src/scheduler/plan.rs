@@ -3,10 +3,10 @@
 //! Rules, weights and messages are upstream's default profile. Preemption is not here yet.
 
 use super::snapshot::{NodeInfo, Snapshot, scored};
+use super::suits;
 use super::terms::{Lack, Terms};
-use crate::controllers::view::node::{Node, Truth};
 use crate::controllers::view::pod::Pod;
-use crate::controllers::view::taints::{Effect, Taint};
+use crate::controllers::view::taints::Effect;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -15,6 +15,8 @@ use std::rc::Rc;
 const SCORE_MAX: i64 = 100;
 /// With fewer nodes than this every one is looked at.
 const SAMPLE_NODES_MIN: usize = 100;
+/// The taint a cordoned node stands for.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Why a node will not do. Printed as upstream says it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,45 +180,19 @@ fn scale_to_max(scale: &Scale, raw: &mut [i64]) {
     }
 }
 
-const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
-
-fn bears(pod: &Pod, key: &str, effect: Effect) -> bool {
-    let taint = Taint { key: key.into(), value: "".into(), effect, added: None };
-    pod.tolerations.iter().any(|t| t.tolerates(&taint))
-}
-
 fn unschedulable(case: &Case<'_>, info: &NodeInfo, why: &mut Vec<Reason>) {
-    if info.node.unschedulable && !bears(case.pod, UNSCHEDULABLE, Effect::NoSchedule) {
+    if info.node.unschedulable && !suits::bears(case.pod, UNSCHEDULABLE, Effect::NoSchedule) {
         why.push(Reason::Unschedulable);
     }
 }
 
-/// The first taint that the pod does not bear. A node that is not ready counts as tainted before the controller says so.
-pub fn tolerated(pod: &Pod, node: &Node) -> Result<(), Reason> {
-    let refusing = node.taints.iter().filter(|t| t.effect != Effect::PreferNoSchedule);
-    if let Some(taint) = refusing.into_iter().find(|taint| !pod.tolerations.iter().any(|t| t.tolerates(taint))) {
-        return Err(Reason::Taint { key: taint.key.clone(), value: taint.value.clone() });
-    }
-    if node.ready != Some(Truth::True) && !bears(pod, NOT_READY, Effect::NoSchedule) {
-        return Err(Reason::Taint { key: NOT_READY.into(), value: "".into() });
-    }
-    Ok(())
-}
-
 fn taints(case: &Case<'_>, info: &NodeInfo, why: &mut Vec<Reason>) {
-    why.extend(tolerated(case.pod, &info.node).err());
-}
-
-/// nodeSelector and required node affinity.
-pub fn feasible_by_labels(pod: &Pod, node: &Node) -> bool {
-    let required = pod.affinity.as_ref().and_then(|a| a.node_required.as_ref());
-    pod.node_selector.iter().all(|(key, value)| node.labels().get(key) == Some(value))
-        && required.is_none_or(|terms| terms.iter().any(|term| term.matches(node.name(), node.labels())))
+    let refusing = suits::first_untolerated(case.pod, &info.node);
+    why.extend(refusing.map(|(key, value)| Reason::Taint { key: key.into(), value: value.into() }));
 }
 
 fn labels(case: &Case<'_>, info: &NodeInfo, why: &mut Vec<Reason>) {
-    if !feasible_by_labels(case.pod, &info.node) {
+    if !suits::by_labels(case.pod, &info.node) {
         why.push(Reason::Labels);
     }
 }

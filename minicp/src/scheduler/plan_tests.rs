@@ -1,4 +1,5 @@
 use super::*;
+use crate::controllers::view::node::Node;
 use mote_api::tree::{Value, json, set as put};
 
 /// `name cpu [key=value…]`

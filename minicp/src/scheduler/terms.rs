@@ -1,7 +1,7 @@
 //! Wishes about other pods, worked out once per pod to be placed: affinity, anti-affinity and spreading by topology.
 
-use super::plan::feasible_by_labels;
 use super::snapshot::{NodeInfo, Snapshot};
+use super::suits;
 use crate::controllers::view::affinity::{PodTerm, Spread};
 use crate::controllers::view::pod::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,8 +167,8 @@ impl<'a> Count<'a> {
     fn new(spread: &'a Spread, pod: &Pod, snapshot: &Snapshot) -> Self {
         let mut per_value: BTreeMap<Box<str>, i64> = BTreeMap::new();
         for info in snapshot.nodes() {
-            let counts = (!spread.honor_affinity || feasible_by_labels(pod, &info.node))
-                && (!spread.honor_taints || super::plan::tolerated(pod, &info.node).is_ok());
+            let counts = (!spread.honor_affinity || suits::by_labels(pod, &info.node))
+                && (!spread.honor_taints || suits::first_untolerated(pod, &info.node).is_none());
             let Some(value) = info.node.labels().get(&spread.topology_key).filter(|_| counts) else { continue };
             let fits = |other: &&Rc<Pod>| {
                 other.meta.key.ns == pod.meta.key.ns

@@ -3,14 +3,10 @@
 use super::tree::{fields, filled, flag, list, number, small, strings, text};
 use super::{BundleError, invalid};
 use crate::container::extras::{Extras, Hook, Hooks, ID_MAP_LINES_MAX, IdMap, MountMaps, ProcessExtras, Scheduler};
+use crate::container::rdt::Rdt;
 use serde_json::Value;
 
-pub(super) fn extras(
-    config: &Value,
-    linux: &Value,
-    process: &Value,
-    warnings: &mut Vec<String>,
-) -> Result<Extras, BundleError> {
+pub(super) fn extras(config: &Value, linux: &Value, process: &Value) -> Result<Extras, BundleError> {
     let empty = Value::Null;
     let mut mount_maps = Vec::new();
     for (place, mount) in list(config, "mounts").enumerate() {
@@ -20,15 +16,6 @@ pub(super) fn extras(
         if word("idmap") || word("ridmap") || !uid.is_empty() || !gid.is_empty() {
             mount_maps.push((place, MountMaps { uid, gid, recursive: word("ridmap") }));
         }
-    }
-    if linux.get("intelRdt").is_some_and(|v| !v.is_null()) && !std::path::Path::new("/sys/fs/resctrl/info").is_dir() {
-        return Err(invalid("linux.intelRdt: intelRdt is specified but Intel RDT is not supported or enabled"));
-    }
-    if linux.get("intelRdt").is_some_and(|v| !v.is_null()) {
-        warnings.push("linux.intelRdt: Intel RDT is not applied by this build".into());
-    }
-    if fields(linux, "netDevices").next().is_some() {
-        return Err(invalid("linux.netDevices: moving network devices is not supported by this build"));
     }
     Ok(Extras {
         hooks: hooks(config.get("hooks").unwrap_or(&empty))?,
@@ -40,6 +27,8 @@ pub(super) fn extras(
         personality: personality(linux.get("personality").unwrap_or(&empty))?,
         mount_label: filled(linux, "mountLabel"),
         mount_maps,
+        devices: devices(linux)?,
+        rdt: linux.get("intelRdt").filter(|v| !v.is_null()).map(rdt),
         process: process_extras(process)?,
         ..Extras::default()
     })
@@ -55,6 +44,36 @@ fn id_maps(value: &Value, key: &str) -> Result<Vec<IdMap>, BundleError> {
         return Err(invalid(format!("{key}: more than {ID_MAP_LINES_MAX} lines")));
     }
     Ok(maps)
+}
+
+/// The name there is the name here unless another is given; a namespace must be there to move to.
+fn devices(linux: &Value) -> Result<Vec<(String, String)>, BundleError> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (name, device) in fields(linux, "netDevices") {
+        let new = filled(device, "name").unwrap_or_else(|| name.clone());
+        if let Some(bad) = [name, &new].into_iter().find(|n| !crate::stages::netdev_name(n)) {
+            return Err(invalid(format!("linux.netDevices: invalid network device name {bad:?}")));
+        }
+        if all.iter().any(|(_, taken)| *taken == new) {
+            return Err(invalid(format!("linux.netDevices: {new:?} given twice")));
+        }
+        all.push((name.clone(), new));
+    }
+    if !all.is_empty() && !list(linux, "namespaces").any(|n| text(n, "type") == "network") {
+        return Err(invalid("linux.netDevices: need a network namespace of the container's"));
+    }
+    Ok(all)
+}
+
+fn rdt(value: &Value) -> Rdt {
+    // Bandwidth has a key of its own; a cache schema that says it too would win.
+    let cache = text(value, "l3CacheSchema").lines().filter(|l| !l.trim_start().starts_with("MB:"));
+    let plain = cache.chain(text(value, "memBwSchema").lines()).map(str::to_owned);
+    Rdt {
+        clos: filled(value, "closID"),
+        schemata: plain.chain(strings(value, "schemata")).collect(),
+        monitored: ["enableMonitoring", "enableCMT", "enableMBM"].iter().any(|key| flag(value, key)),
+    }
 }
 
 fn personality(value: &Value) -> Result<Option<u32>, BundleError> {
@@ -175,6 +194,20 @@ mod tests {
         for bad in [json!({"prestart": [{"path": "a"}]}), json!({"poststop": [{"path": "/a", "timeout": 0}]})] {
             assert!(hooks(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn devices_and_shares_are_read() {
+        let linux = |devices: Value| json!({"netDevices": devices, "namespaces": [{"type": "network"}]});
+        let found = devices(&linux(json!({"eth1": {"name": "eth0"}, "x": {}}))).ok().unwrap();
+        assert_eq!(found, [("eth1".into(), "eth0".into()), ("x".into(), "x".into())]);
+        for bad in [json!({"a": {"name": "b"}, "b": {}}), json!({"a/b": {}}), json!({"a": {"name": "a:b"}})] {
+            assert!(devices(&linux(bad.clone())).is_err(), "{bad}");
+        }
+        assert!(devices(&json!({"netDevices": {"a": {}}})).is_err(), "no namespace to move to");
+        let shares =
+            rdt(&json!({"l3CacheSchema": "L3:0=f\nMB:0=10", "memBwSchema": "MB:0=20", "enableMonitoring": true}));
+        assert_eq!(shares, Rdt { clos: None, schemata: vec!["L3:0=f".into(), "MB:0=20".into()], monitored: true });
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Layout {
     pub(crate) v1: Vec<(PathBuf, Vec<String>)>,
     /// Mount point of the v2 hierarchy and its `cgroup.controllers`.
     pub(crate) v2: Option<(PathBuf, Vec<String>)>,
+    /// Where systemd keeps its units on v1, without controllers.
+    pub(crate) named: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,9 @@ impl Layout {
                     layout.v2 = Some((point, names));
                 }
                 (Some("cgroup"), Some(options)) => {
+                    if layout.named.is_none() && options.split(',').any(|o| o == "name=systemd") {
+                        layout.named = controllers(Path::new(point)).map(|_| PathBuf::from(point));
+                    }
                     let names: Vec<String> =
                         options.split(',').filter(|o| CONTROLLERS.contains(o)).map(str::to_owned).collect();
                     let known = |c: &String| layout.v1.iter().any(|(_, have)| have.contains(c));

@@ -165,7 +165,7 @@ fn cpu(layout: &Layout, path: &Path, resources: &Resources) -> Result<(), Cgroup
 }
 
 /// v1 shares (2..=262144) to v2 weight (1..=10000): the OCI specification's linear map.
-fn weight(shares: u64) -> u64 {
+pub(super) fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 

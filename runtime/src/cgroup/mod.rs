@@ -7,7 +7,9 @@
 pub(crate) mod devices;
 mod layout;
 mod limits;
+pub(crate) mod rdt;
 mod read;
+pub mod systemd;
 
 pub use layout::{Layout, Mode};
 pub use read::{Stats, oom_kills, stats};
@@ -80,7 +82,7 @@ impl Layout {
     /// Every folder of the group that exists, whatever hierarchy.
     fn existing(&self, path: &str) -> Result<Vec<PathBuf>, CgroupError> {
         let relative = checked(path)?;
-        let points = self.v1.iter().map(|(p, _)| p).chain(self.v2.iter().map(|(p, _)| p));
+        let points = self.v1.iter().chain(&self.v2).map(|(p, _)| p).chain(&self.named);
         Ok(points.map(|p| p.join(relative)).filter(|p| p.is_dir()).collect())
     }
 }
@@ -171,6 +173,19 @@ pub(crate) fn enter_self(layout: &Layout, path: &str) -> Result<(), CgroupError>
         let v2 = layout.v2.as_ref().is_some_and(|(point, _)| folder.starts_with(point));
         let file = folder.join(if v2 { "cgroup.procs" } else { "tasks" });
         fs::write(&file, "0").map_err(|e| fault("enter cgroup", &file, e))?;
+    }
+    Ok(())
+}
+
+/// Moves a process into the hierarchies by which a systemd on v1 sees whether a unit lives.
+pub(crate) fn track(layout: &Layout, path: &str, pid: i32) -> Result<(), CgroupError> {
+    if layout.v1.is_empty() {
+        return Ok(());
+    }
+    let points = layout.v2.iter().map(|(p, _)| p).chain(&layout.named);
+    for folder in points.map(|p| p.join(path)).filter(|f| f.is_dir()) {
+        let file = folder.join("cgroup.procs");
+        fs::write(&file, pid.to_string()).map_err(|e| fault("enter cgroup", &file, e))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Not part of the keeper's frames: Kubernetes asks for none of it today.
 
+use super::rdt::Rdt;
 use std::path::PathBuf;
 
 /// Most lines of one id map (user_namespaces(7)).
@@ -27,6 +28,9 @@ pub struct Extras {
     pub no_pivot: bool,
     /// A session keyring of its own, as runc makes one.
     pub own_keyring: bool,
+    /// Network devices of the host's that become the container's: name here, name there.
+    pub devices: Vec<(String, String)>,
+    pub rdt: Option<Rdt>,
     pub process: ProcessExtras,
 }
 

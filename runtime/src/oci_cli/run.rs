@@ -1,15 +1,16 @@
 //! `create`, `start`, `run`: the stages on a bundle.
 
 use super::args::Args;
-use super::state::{self, State, Status};
+use super::state::{self, Group, State, Status};
 use super::{foreground, spec, warn};
 use crate::bundle::{self, Bundle};
-use crate::cgroup::Layout;
+use crate::cgroup::systemd::{self, Address, Unit};
+use crate::cgroup::{Layout, rdt};
 use crate::container::extras::Hooks;
 use crate::container::{NamespaceKind, Resources, Rootfs, Stdio};
 use crate::keeper::protocol::{Failure, FailureKind};
 use crate::stages::report::Heard;
-use crate::stages::{self, GO, Launch, Launched, RESULT, hooks};
+use crate::stages::{self, GO, Launch, Launched, RESULT, hooks, netdev};
 use crate::sys;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -28,6 +29,17 @@ struct Made {
     launched: Launched,
     /// Our end of a terminal that stays with us.
     terminal: Option<OwnedFd>,
+    /// Of systemd's, that is the container's group.
+    unit: Option<Unit>,
+}
+
+impl Made {
+    fn group(&self) -> Group<'_> {
+        let unit = self.unit.as_ref().map_or("", |unit| unit.name.as_str());
+        let rdt = self.bundle.extras.rdt.as_ref();
+        let resctrl = rdt.map(|wanted| rdt::own(Path::new(rdt::ROOT), &self.bundle.container.id, wanted));
+        Group { cgroup: &self.bundle.container.cgroup.path, unit, resctrl: resctrl.unwrap_or_default() }
+    }
 }
 
 /// Who gets the terminal's master.
@@ -95,14 +107,25 @@ fn prepare(args: &Args, id: &str) -> Result<Bundle, String> {
     if args.flag("debug") {
         bundle.notes.iter().for_each(|n| super::say("debug", n));
     }
-    if args.flag("systemd-cgroup") && !Path::new("/run/systemd/system").is_dir() {
-        return Err("systemd not running on this host, cannot use systemd cgroups manager".into());
-    }
     bundle.container.stdio = Stdio::Inherit;
     bundle.extras.no_pivot = args.flag("no-pivot");
     bundle.extras.own_keyring = !args.flag("no-new-keyring");
     bundle.extras.keep_fds = kept_fds(args, &mut bundle.container.process.env)?;
     Ok(bundle)
+}
+
+/// Where the container's group is one of systemd's.
+fn unit(args: &Args, id: &str, bundle: &mut Bundle) -> Result<Option<Unit>, String> {
+    if !args.flag("systemd-cgroup") {
+        return Ok(None);
+    }
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Err("systemd not running on this host, cannot use systemd cgroups manager".into());
+    }
+    let told = |e: crate::cgroup::CgroupError| e.to_string();
+    let unit = Unit::new(&bundle.cgroups_path, id, &bundle.annotations).map_err(told)?;
+    bundle.container.cgroup.path = systemd::path_of(&Address::of_host(), &unit).map_err(told)?;
+    Ok(Some(unit))
 }
 
 /// As an ordinary user without a delegated group: no group and no limits, as every rootless runtime.
@@ -136,7 +159,10 @@ fn make(args: &Args, id: &str, hold: bool, detached: bool) -> Result<Made, Strin
     let mut bundle = prepare(args, id)?;
     let console = Console::new(args, bundle.extras.process.terminal, detached)?;
     let layout = Layout::discover();
-    without_cgroup(&mut bundle, &layout);
+    let unit = unit(args, id, &mut bundle)?;
+    if unit.is_none() {
+        without_cgroup(&mut bundle, &layout);
+    }
     let folder = make_folder(args, id)?;
     let state = hook_state(args, id, &bundle);
     let launch = Launch {
@@ -144,6 +170,7 @@ fn make(args: &Args, id: &str, hold: bool, detached: bool) -> Result<Made, Strin
         extras: &bundle.extras,
         console: console.socket.as_ref().map(AsFd::as_fd),
         state: &state,
+        unit: unit.as_ref(),
         ..Launch::plain(&bundle.container, &folder, &layout)
     };
     let heard = stages::launch(&launch).and_then(|mut launched| match hear(&mut launched, hold, &bundle, &state) {
@@ -163,12 +190,12 @@ fn make(args: &Args, id: &str, hold: bool, detached: bool) -> Result<Made, Strin
         let _ = std::fs::remove_dir_all(&folder); // the failure itself is what to tell
         failure.message
     })?;
-    let mut made = Made { bundle, folder, layout, launched, terminal: None };
+    let mut made = Made { bundle, folder, layout, launched, terminal: None, unit };
     match console.terminal().and_then(|terminal| remember(&made, args, id).map(|()| terminal)) {
         Ok(terminal) => made.terminal = terminal,
         Err(e) => {
             let _ = sys::pidfd_send_signal(made.launched.pidfd.as_fd(), libc::SIGKILL);
-            let _ = state::remove(&made.folder, &made.bundle.container.cgroup.path);
+            let _ = made.group().remove(&made.layout, &made.folder);
             return Err(e);
         }
     }
@@ -218,6 +245,8 @@ fn hear(launched: &mut Launched, hold: bool, bundle: &Bundle, state: &str) -> Re
         {
             let all = &bundle.extras.hooks;
             let creating = hooks::state(state, "creating", launched.pid);
+            netdev::hand_over(&bundle.extras.devices, launched.pid)
+                .map_err(|f| failed(f.failure("devices").message))?;
             hooks::run_all("prestart", &all.prestart, &creating)
                 .and_then(|()| hooks::run_all("createRuntime", &all.create_runtime, &creating))
                 .map_err(failed)?;
@@ -240,6 +269,8 @@ fn remember(made: &Made, args: &Args, id: &str) -> Result<(), String> {
             Rootfs::Overlay { upper, .. } => upper.display().to_string(),
         },
         "created": crate::keeper::timestamp_now(), "cgroup": container.cgroup.path, "ownPids": own_pids, "hooks": !(hooks.poststart.is_empty() && hooks.poststop.is_empty()),
+        "resctrl": made.group().resctrl,
+        "unit": made.unit.as_ref().map_or("", |unit| unit.name.as_str()),
         "annotations": annotations(&made.bundle), "owner": nix::unistd::getuid().as_raw(),
     });
     let config = made.folder.join(state::CONFIG);
@@ -319,7 +350,6 @@ pub(super) fn run(args: &Args, id: &str) -> Result<u8, String> {
     };
     let mut made = make(args, id, false, detached)?;
     let pid = made.launched.pid;
-    let cgroup = made.bundle.container.cgroup.path.clone();
     let all = &made.bundle.extras.hooks;
     let state = if all.poststart.is_empty() && all.poststop.is_empty() {
         String::new()
@@ -330,7 +360,7 @@ pub(super) fn run(args: &Args, id: &str) -> Result<u8, String> {
     let Some(signals) = signals else { return after };
     let code = foreground::wait(pid, &made.launched.pidfd, &signals, made.terminal.take());
     if !args.flag("keep") {
-        state::remove_in(&made.layout, &made.folder, &cgroup)?;
+        made.group().remove(&made.layout, &made.folder)?;
         poststop(all, &state);
     }
     after.map(|_| code)

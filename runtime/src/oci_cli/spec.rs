@@ -13,7 +13,6 @@ pub(super) fn features() -> Value {
     let capabilities: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
     let apparmor = std::path::Path::new("/sys/module/apparmor").exists();
     let selinux = std::path::Path::new("/sys/fs/selinux/enforce").exists();
-    let systemd = false;
     json!({
         "ociVersionMin": "1.0.0", "ociVersionMax": VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
@@ -21,10 +20,10 @@ pub(super) fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": systemd, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {"enabled": true}, "apparmor": {"enabled": apparmor}, "selinux": {"enabled": selinux},
-            "intelRdt": {"enabled": false}, "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false}
+            "intelRdt": {"enabled": true}, "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": true}
         },
         "annotations": {"dev.mote.version": env!("CARGO_PKG_VERSION")}
     })

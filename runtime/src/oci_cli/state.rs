@@ -3,7 +3,8 @@
 use super::args::Args;
 use super::spec::VERSION;
 use crate::bundle::{self, Bundle};
-use crate::cgroup::{self, Layout};
+use crate::cgroup::systemd::{self, Address, Unit};
+use crate::cgroup::{self, Layout, rdt};
 use crate::container::extras::{Hook, Hooks};
 use crate::stages::hooks;
 use crate::sys;
@@ -70,6 +71,10 @@ impl State {
 
     pub(super) fn cgroup(&self) -> &str {
         self.text("cgroup")
+    }
+
+    pub(super) fn unit(&self) -> Option<Unit> {
+        Some(self.text("unit")).filter(|name| !name.is_empty()).map(Unit::named)
     }
 
     /// What the container was made from.
@@ -285,22 +290,35 @@ pub(super) fn delete(args: &Args, id: &str) -> Result<u8, String> {
         }
     }
     let (all, text) = (state.hooks(), state.hook_state());
-    remove(&state.folder, state.cgroup())?;
+    let resctrl = crate::bundle::tree::strings(&state.value, "resctrl").into_iter().map(PathBuf::from).collect();
+    let group = Group { cgroup: state.cgroup(), unit: state.text("unit"), resctrl };
+    group.remove(&Layout::discover(), &state.folder)?;
     super::run::poststop(&all, &text);
     Ok(0)
 }
 
-/// The container's traces: its group with all that is left in it, and its folder.
-pub(super) fn remove(folder: &Path, cgroup: &str) -> Result<(), String> {
-    remove_in(&Layout::discover(), folder, cgroup)
+/// A container's group: rootless ones may have none, and few are systemd's.
+pub(super) struct Group<'a> {
+    pub(super) cgroup: &'a str,
+    pub(super) unit: &'a str,
+    /// Of its own.
+    pub(super) resctrl: Vec<PathBuf>,
 }
 
-/// The same with the layout at hand; rootless containers may have no group.
-pub(super) fn remove_in(layout: &Layout, folder: &Path, cgroup: &str) -> Result<(), String> {
-    if !cgroup.is_empty() {
-        cgroup::remove(layout, cgroup).map_err(|e| e.to_string())?;
+impl Group<'_> {
+    /// The container's traces: its group with all that is left in it, and its folder.
+    pub(super) fn remove(&self, layout: &Layout, folder: &Path) -> Result<(), String> {
+        let told = |e: cgroup::CgroupError| e.to_string();
+        if !self.unit.is_empty() {
+            cgroup::kill_all(layout, self.cgroup).map_err(told)?;
+            systemd::stop(&Address::of_host(), &Unit::named(self.unit)).map_err(told)?;
+        }
+        if !self.cgroup.is_empty() {
+            cgroup::remove(layout, self.cgroup).map_err(told)?;
+        }
+        rdt::remove(&self.resctrl);
+        remove_folder(folder)
     }
-    remove_folder(folder)
 }
 
 fn remove_folder(folder: &Path) -> Result<(), String> {

@@ -4,9 +4,11 @@ use super::args::Args;
 use super::state::{State, Status};
 use super::warn;
 use crate::bundle;
-use crate::cgroup::{self, Layout};
+use crate::cgroup::systemd::{self, Address};
+use crate::cgroup::{self, Layout, rdt};
 use serde_json::{Map, Value, json};
 use std::io::Read;
+use std::path::Path;
 
 /// Flag, group and key in `linux.resources`, kind of value.
 const FLAGS: [(&str, &str, &str, Kind); 14] = [
@@ -38,17 +40,35 @@ pub(super) fn update(args: &Args, id: &str) -> Result<u8, String> {
     if state.status() == Status::Stopped {
         return Err("container not running".into());
     }
-    if args.value("l3-cache-schema").is_some() || args.value("mem-bw-schema").is_some() {
-        return Err("Intel RDT: l3 cache and memory bandwidth schemas are not supported".into());
-    }
+    schemas(args, &state)?;
     let given = match args.value("resources") {
         Some(path) => read(path)?,
         None => by_flags(args)?,
     };
     let resources = bundle::resources(&given);
-    let warnings = cgroup::update(&Layout::discover(), state.cgroup(), &resources).map_err(|e| e.to_string())?;
+    let (layout, told) = (Layout::discover(), |e: cgroup::CgroupError| e.to_string());
+    if let Some(unit) = state.unit() {
+        systemd::update(&Address::of_host(), &unit, &layout, &resources).map_err(told)?;
+    }
+    let warnings = cgroup::update(&layout, state.cgroup(), &resources).map_err(told)?;
     warnings.iter().for_each(|w| warn(w));
     Ok(0)
+}
+
+/// `--l3-cache-schema`, `--mem-bw-schema`: for the group of the container's own.
+fn schemas(args: &Args, state: &State) -> Result<(), String> {
+    let given = [args.value("l3-cache-schema"), args.value("mem-bw-schema")];
+    let lines: Vec<String> = given.into_iter().flatten().filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let root = Path::new(rdt::ROOT);
+    let rdt = state.described()?.extras.rdt.unwrap_or_default();
+    let folder = root.join(rdt.clos.as_deref().unwrap_or(state.id()));
+    if !root.join("info").is_dir() || !folder.is_dir() {
+        return Err("Intel RDT: the container has no group of it".into());
+    }
+    rdt::set(&folder, &lines).map_err(|e| e.to_string())
 }
 
 fn read(path: &str) -> Result<Value, String> {

@@ -58,7 +58,7 @@ pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
     let launch = parent.launch;
     let container = launch.container;
     let hooks = &launch.extras.hooks;
-    let wait = !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty());
+    let wait = !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty() && launch.extras.devices.is_empty());
     let (report, child_end) = pipe()?;
     let (answer_end, answer) = if wait { pipe().map(|(r, w)| (Some(r), Some(w)))? } else { (None, None) };
     let born_in = cgroup::open_for_clone(launch.layout, &container.cgroup.path);
@@ -83,9 +83,13 @@ pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
         Cloned::Child => {
             drop(report);
             drop(answer);
-            run_child(launch, std::mem::take(&mut parent.trees), child_end.into(), answer_end)
+            run_child(parent, child_end.into(), answer_end)
         }
         Cloned::Parent { pid, pidfd } => {
+            if parent.waiting.take().is_some() {
+                let tracked = cgroup::track(launch.layout, &container.cgroup.path, pid);
+                tracked.map_err(|e| plain(e.to_string()))?;
+            }
             parent.launched = Some(Launched { pid, pidfd, report, answer, warnings: Vec::new() });
             Ok(())
         }

@@ -8,6 +8,7 @@ mod copy_up;
 mod enter;
 pub(crate) mod hooks;
 mod mounts;
+pub(crate) mod netdev;
 mod options;
 mod program;
 pub(crate) mod report;
@@ -19,8 +20,11 @@ mod userns;
 
 pub(crate) use enter::{Enter, enter};
 pub(crate) use mounts::{sysctl_path, write_sysctl};
+pub(crate) use netdev::valid_name as netdev_name;
 pub(crate) use options::known as mount_options;
 
+use crate::cgroup::rdt::{self, Groups};
+use crate::cgroup::systemd::{self, Address, Unit};
 use crate::cgroup::{self, Layout};
 use crate::container::extras::Extras;
 use crate::container::{Cgroup, Container, NamespaceKind, Rootfs, Stdin, Stdio, Talk, valid_id};
@@ -58,12 +62,14 @@ pub(crate) struct Launch<'a> {
     pub(crate) console: Option<BorrowedFd<'a>>,
     /// For hooks: the state's JSON without braces, status and pid.
     pub(crate) state: &'a str,
+    /// The group is one of systemd's.
+    pub(crate) unit: Option<&'a Unit>,
 }
 
 impl<'a> Launch<'a> {
     /// Without anything that only OCI's command line asks for.
     pub(crate) fn plain(container: &'a Container, scratch: &'a Path, layout: &'a Layout) -> Self {
-        Self { container, scratch, layout, hold: false, extras: &NO_EXTRAS, console: None, state: "" }
+        Self { container, scratch, layout, hold: false, extras: &NO_EXTRAS, console: None, state: "", unit: None }
     }
 }
 
@@ -86,6 +92,9 @@ struct Parent<'a> {
     launched: Option<Launched>,
     /// Of mounts with other owners, by their place.
     trees: Vec<(usize, OwnedFd)>,
+    /// Holds systemd's unit until the container lives in it.
+    waiting: Option<Waiting>,
+    rdt: Groups,
 }
 
 struct ParentStage {
@@ -95,9 +104,10 @@ struct ParentStage {
     undo: fn(&Launch<'_>),
 }
 
-const PARENT: [ParentStage; 5] = [
+const PARENT: [ParentStage; 6] = [
     ParentStage { name: "check", run: check, undo: |_| {} },
     ParentStage { name: "cgroup", run: make_cgroup, undo: remove_cgroup },
+    ParentStage { name: "intel rdt", run: make_rdt, undo: remove_rdt },
     ParentStage { name: "stdio", run: make_fifos, undo: remove_fifos },
     ParentStage { name: "mapped mounts", run: mapped_mounts, undo: |_| {} },
     ParentStage { name: "clone", run: birth::clone, undo: |_| {} },
@@ -117,6 +127,7 @@ pub(crate) struct Child<'a> {
     hold: Option<(File, File)>,
     program: Option<program::Program>,
     listener: Option<program::Listener>,
+    rdt: Groups,
     /// Device and inode of our own executable, which is no program of a container.
     own: Option<(u64, u64)>,
     extras: &'a Extras,
@@ -181,7 +192,14 @@ const CHILD: [ChildStage; 25] = [
 ];
 
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched, Failure> {
-    let mut parent = Parent { launch, warnings: Vec::new(), launched: None, trees: Vec::new() };
+    let mut parent = Parent {
+        launch,
+        warnings: Vec::new(),
+        launched: None,
+        trees: Vec::new(),
+        waiting: None,
+        rdt: Groups::default(),
+    };
     for (done, stage) in PARENT.iter().enumerate() {
         if let Err(fault) = (stage.run)(&mut parent) {
             PARENT.iter().take(done).rev().for_each(|s| (s.undo)(launch));
@@ -221,9 +239,67 @@ fn make_cgroup(parent: &mut Parent<'_>) -> Result<(), Fault> {
     if path.is_empty() {
         return Ok(());
     }
-    let warnings = cgroup::create(parent.launch.layout, path, resources).map_err(|e| plain(e.to_string()))?;
-    parent.warnings.extend(warnings);
+    let Launch { layout, unit, container, .. } = parent.launch;
+    let told = |e: cgroup::CgroupError| plain(e.to_string());
+    if let Some(unit) = unit {
+        let waiting = Waiting::start()?;
+        systemd::start(&Address::of_host(), unit, &container.id, waiting.0, layout, resources).map_err(told)?;
+        parent.waiting = Some(waiting);
+    }
+    match cgroup::create(layout, path, resources) {
+        Ok(warnings) => parent.warnings.extend(warnings),
+        Err(e) => {
+            stop_unit(parent.launch);
+            return Err(told(e));
+        }
+    }
     Ok(())
+}
+
+/// A process that does nothing but live.
+struct Waiting(i32);
+
+impl Waiting {
+    fn start() -> Result<Self, Fault> {
+        match sys::clone3(0, None).map_err(at("clone", "process for a unit"))? {
+            sys::Cloned::Parent { pid, .. } => Ok(Self(pid)),
+            sys::Cloned::Child => {
+                let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+                sys::close_from(0);
+                nix::unistd::pause();
+                sys::exit_now(0)
+            }
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL); // our own child, not waited for yet
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
+}
+
+fn stop_unit(launch: &Launch<'_>) {
+    if let Some(unit) = launch.unit {
+        let _ = systemd::stop(&Address::of_host(), unit); // the failure that brought us here is the one to tell
+    }
+}
+
+fn make_rdt(parent: &mut Parent<'_>) -> Result<(), Fault> {
+    let Launch { extras, container, .. } = parent.launch;
+    if let Some(wanted) = &extras.rdt {
+        let made = rdt::create(Path::new(rdt::ROOT), &container.id, wanted);
+        parent.rdt = made.map_err(|e| plain(e.to_string()))?;
+    }
+    Ok(())
+}
+
+fn remove_rdt(launch: &Launch<'_>) {
+    if let Some(wanted) = &launch.extras.rdt {
+        rdt::remove(&rdt::own(Path::new(rdt::ROOT), &launch.container.id, wanted));
+    }
 }
 
 fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
@@ -238,6 +314,7 @@ fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
 fn remove_cgroup(launch: &Launch<'_>) {
     let path = &launch.container.cgroup.path;
     if !path.is_empty() {
+        stop_unit(launch);
         let _ = cgroup::remove(launch.layout, path); // the failure that brought us here is the one to tell
     }
 }
@@ -304,6 +381,7 @@ impl<'a> Child<'a> {
             hold: None,
             program: None,
             listener: None,
+            rdt: Groups::default(),
             own: program::own_executable(),
             extras: launch.extras,
             console: launch.console,
@@ -316,10 +394,12 @@ impl<'a> Child<'a> {
     }
 }
 
-fn run_child(launch: &Launch<'_>, trees: Vec<(usize, OwnedFd)>, report: File, answer: Option<OwnedFd>) -> ! {
+fn run_child(parent: &mut Parent<'_>, report: File, answer: Option<OwnedFd>) -> ! {
+    let launch = parent.launch;
     let mut child = Child::new(launch, report);
     child.answer = answer;
-    for (place, tree) in trees {
+    child.rdt = std::mem::take(&mut parent.rdt);
+    for (place, tree) in std::mem::take(&mut parent.trees) {
         child.sources.resize_with(child.sources.len().max(place + 1), || None);
         if let Some(source) = child.sources.get_mut(place) {
             *source = Some(Source::Tree(tree));
@@ -367,6 +447,7 @@ fn enter_cgroup(child: &mut Child<'_>) -> Result<(), Fault> {
     if !path.is_empty() && !child.layout.v1.is_empty() {
         cgroup::enter_self(child.layout, path).map_err(|e| plain(e.to_string()))?;
     }
+    rdt::enter(&child.rdt).map_err(|e| plain(e.to_string()))?;
     if child.container.namespaces.iter().any(|n| n.kind == NamespaceKind::Cgroup && n.path.is_none()) {
         unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at("make", "cgroup namespace"))?;
     }

@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
         _ => {
             let Ok(text) = std::str::from_utf8(rest) else { return };
             let Some(from) = Url::parse("https://registry.test/v2/") else { return };
-            let _ = auth::answer(&from, &[text.to_owned()], None, "repository:a:pull");
+            let _ = auth::answer(&from, &[text.to_owned()], None, "repository:a:pull", "repository:b:pull");
             let _ = auth::redirect(&from, text, &[]);
         }
     }

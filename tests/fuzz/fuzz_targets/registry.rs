@@ -3,7 +3,7 @@
 use libfuzzer_sys::fuzz_target;
 use mote_images::registry::url::Url;
 use mote_images::registry::{proxy, toml};
-use mote_images::signature::{key::PublicKey, payload, policy::Policy};
+use mote_images::signature::{evidence, key::PublicKey, payload, policy::Policy};
 use mote_images::{Credentials, Reference};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -24,8 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
         3 => {
             let _ = payload::listed(rest);
             let _ = payload::claim(rest);
-            let kept = payload::decode(rest);
-            assert_eq!(payload::decode(&payload::encode(&kept)), kept);
+            let kept = evidence::decode(rest);
+            assert_eq!(evidence::decode(&evidence::encode(&kept)), kept);
         }
         4 => {
             for key in PublicKey::all_from_pem(rest).unwrap_or_default() {

@@ -167,7 +167,7 @@ fn no_top_layer_where_nothing_is_open() {
         // the root is open in every layer that does not describe it, and all agree about it
         assert_eq!(top, None, "{layers:?}");
     }
-    assert!(super::super::names(&store.inner.layout.dir("tmp")).unwrap().is_empty());
+    assert!(crate::file::names(&store.inner.layout.dir("tmp")).unwrap().is_empty());
 }
 
 /// Counts how often the whole disk was waited for.

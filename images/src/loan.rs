@@ -2,15 +2,15 @@
 
 use std::io::Read;
 
-use super::partial::Spooled;
-use super::record::ImageRecord;
-use super::{Inner, Store};
 use crate::digest::Hasher;
 use crate::layer::hashing::Hashing;
 use crate::manifest::Descriptor;
 use crate::pull::{BlobPolicy, PullOptions};
 use crate::registry::blob::Blob;
 use crate::registry::client::Client;
+use crate::store::partial::Spooled;
+use crate::store::record::ImageRecord;
+use crate::store::{Inner, Store};
 use crate::{Cancel, Error, Observer, Progress, Reference};
 
 /// Compressed layers that are in the store for a while; those that were fetched for it go when this is dropped.

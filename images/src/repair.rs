@@ -4,14 +4,12 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use super::hold::Names;
-use super::record::ImageRecord;
-use super::verify::Part;
-use super::{Damage, Inner, Store};
-use crate::manifest::{self, Document, Manifest};
+use crate::manifest;
 use crate::pull::{PullOptions, Taking, Wait, WantedLayer, config_bytes, document, plan, take_in_all};
 use crate::registry::blob::Blob;
 use crate::registry::client::Client;
+use crate::store::record::ImageRecord;
+use crate::store::{Damage, Inner, Names, Part, Store};
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Reference, Registries};
 
 /// Whether the registry would give an image again. One that wants other credentials than ours is there, and so are they who have them.
@@ -43,7 +41,7 @@ impl Store {
         let mut anew: BTreeSet<DiffId> = BTreeSet::new();
         for found in damage {
             match &found.part {
-                Part::Layer(diff_id) if leased.contains(&super::layout::layer_name(diff_id)) => {
+                Part::Layer(diff_id) if leased.contains(&crate::store::layout::layer_name(diff_id)) => {
                     let why = format!("{}; a container uses it: stop it, then repair", found.why);
                     left.push(Damage { part: found.part.clone(), why });
                 }
@@ -101,15 +99,6 @@ impl Store {
 }
 
 impl Inner {
-    /// The manifest of an image, if it is here and whole.
-    pub(crate) fn manifest(&self, record: &ImageRecord) -> Result<Option<Manifest>, Error> {
-        let Some(bytes) = self.read_blob(&record.manifest)? else { return Ok(None) };
-        match manifest::parse(&bytes, "", &record.reference)? {
-            Document::Manifest(manifest) => Ok(Some(manifest)),
-            Document::Index(_) => Err(Error::corrupt(record.reference.clone(), "its manifest is an index")),
-        }
-    }
-
     /// Brings back what an image lacks, and the layers of `anew` even if they are here.
     fn restore(
         &self,
