@@ -25,6 +25,9 @@ const RESOURCE: &str = "poddisruptionbudgets.policy";
 /// Changes come in crowds: one count for all of them.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// What kind of object wants a pod to be, and its name; None: nobody that is known here.
+type Owner = Option<(Rc<Kind>, String)>;
+
 /// What a budget's pods are.
 #[derive(Debug, PartialEq, Clone, Copy)]
 pub(super) struct Count {
@@ -102,7 +105,7 @@ impl Api {
     /// How many pods their owners want there to be.
     async fn expected(&self, ns: &str, pods: &[Value]) -> i64 {
         let registry = self.registry();
-        let mut by_owner: BTreeMap<String, (Option<(Rc<Kind>, String)>, i64)> = BTreeMap::new();
+        let mut by_owner: BTreeMap<String, (Owner, i64)> = BTreeMap::new();
         for pod in pods.iter().filter(|p| !meta::is_deleting(p)) {
             let owner = meta::controller_of(pod);
             let key = owner.as_ref().map_or("", |o| o.uid).to_owned();
