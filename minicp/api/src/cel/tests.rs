@@ -189,3 +189,46 @@ fn old_values_may_be_optional() {
     assert!(Program::new(rule, &node, Wanted::Truth, false).is_err());
     assert!(Program::new("oldSelf.?n.orValue(1) == 1", &node, Wanted::Truth, true).is_ok());
 }
+
+/// In the manner of what well-known definitions demand (Gateway API, Karpenter, Istio, Cluster API).
+#[test]
+fn rules_of_known_definitions_are_understood() {
+    let text = json!({"type": "string"});
+    let listener = json!({"type": "object", "properties": {"name": text, "port": {"type": "integer"}, "protocol": text, "hostname": text,
+        "tls": {"type": "object", "properties": {"mode": text}}}});
+    let schema = json!({"type": "object", "properties": {
+        "listeners": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": listener},
+        "group": text, "kind": text, "type": text, "port": {"type": "integer"}, "keys": {"type": "array", "items": text},
+        "path": {"type": "object", "properties": {"type": text, "value": text}},
+        "labels": {"type": "object", "additionalProperties": text}, "a": text, "b": text,
+    }});
+    let node = Node::of_schema(&schema).unwrap();
+    let object = json!({"group": "", "kind": "Service", "type": "x", "port": 80, "keys": ["karpenter.sh/a", "example.com/b"],
+        "path": {"type": "Exact", "value": "/a"}, "labels": {"k": "v"}, "a": "1", "listeners": [
+            {"name": "one", "port": 80, "protocol": "HTTP", "hostname": "a.example.com"},
+            {"name": "two", "port": 443, "protocol": "HTTPS", "tls": {"mode": "Terminate"}}]});
+    for rule in [
+        "self.listeners.all(l, l.protocol in ['HTTP', 'TCP', 'UDP'] ? !has(l.tls) : true)",
+        "self.listeners.all(l, (l.protocol == 'HTTPS' && has(l.tls)) ? (l.tls.mode == '' || l.tls.mode == 'Terminate') : true)",
+        "self.listeners.all(l1, self.listeners.exists_one(l2, l1.name == l2.name))",
+        "self.listeners.all(l1, self.listeners.exists_one(l2, l1.port == l2.port && l1.protocol == l2.protocol && (has(l1.hostname) && has(l2.hostname) ? l1.hostname == l2.hostname : !has(l1.hostname) && !has(l2.hostname))))",
+        "(size(self.group) == 0 && self.kind == 'Service') ? has(self.port) : true",
+        "self.path.type != null ? self.path.value.startsWith('/') : true",
+        "(self.path.type in ['Exact', 'PathPrefix']) ? self.path.value.matches(r\"\"\"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$\"\"\") : true",
+        "self.keys.all(x, x in ['karpenter.sh/a'] || !x.find('^([^/]+)').endsWith('karpenter.sh'))",
+        "[has(self.a), has(self.b)].exists_one(x, x) && [has(self.a), has(self.b)].filter(x, x == true).size() <= 1",
+        "(has(self.a) ? 1 : 0) + (has(self.b) ? 1 : 0) <= 1",
+        "self.labels.all(key, size(self.labels[key]) <= 63) && self.metadata.name.size() < 64",
+        "self.type == oldSelf.type && (!has(oldSelf.a) || has(self.a))",
+        "!self.listeners.exists(l, has(l.tls) && l.tls.mode == 'Passthrough' && l.port == 80)",
+        "self.listeners.filter(l, l.protocol == 'HTTP').map(l, l.port).all(p, p == 80 || p == 8080)",
+    ] {
+        let program = Program::new(rule, &node, Wanted::Truth, false).unwrap_or_else(|why| panic!("{rule}: {why}"));
+        let whole = {
+            let mut o = object.clone();
+            o["metadata"] = json!({"name": "x"});
+            o
+        };
+        assert_eq!(program.truth(&whole, Old::Some(&whole), &node, &mut Budget::new()), Ok(true), "{rule}");
+    }
+}
