@@ -15,8 +15,11 @@ use crate::client::{Client, path};
 pub const ROOT_CA: &str = "kube-root-ca.crt";
 /// How old [`ROOT_CA`] may be for whoever asks.
 pub const ROOT_CA_AGE_MAX: Duration = Duration::from_secs(600);
-/// Objects that are kept; the one nobody asked for longest makes room.
-const KEPT_MAX: usize = 256;
+/// Bytes of memory, about, of the objects that are kept; those nobody asked for longest make room. What is in use by more pods than fit is
+/// read again when they ask.
+const BYTES_MAX: usize = 4 << 20;
+/// Bytes, about, that a name, an empty tree node or a map's entry takes beside its text.
+const NODE_BYTES: usize = 64;
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -49,6 +52,8 @@ struct Kept {
 
 struct Place {
     asked: Instant,
+    /// What it weighs, by [`weight`].
+    bytes: usize,
     /// Locked while it is being read, so that those who ask meanwhile wait for that answer.
     kept: Rc<Mutex<Kept>>,
 }
@@ -56,7 +61,14 @@ struct Place {
 /// The objects of this node's pods.
 #[derive(Default)]
 pub struct Objects {
-    places: RefCell<BTreeMap<Key, Place>>,
+    places: RefCell<Places>,
+}
+
+/// What is kept, and what it weighs in all.
+#[derive(Default)]
+struct Places {
+    by_key: BTreeMap<Key, Place>,
+    bytes: usize,
 }
 
 impl Objects {
@@ -73,7 +85,8 @@ impl Objects {
         age_max: Duration,
     ) -> Result<Option<Rc<Value>>, String> {
         let asked = Instant::now();
-        let place = self.place((kind, namespace.to_owned(), name.to_owned()), asked);
+        let key = (kind, namespace.to_owned(), name.to_owned());
+        let place = self.place(&key, asked);
         let mut kept = place.lock().await;
         if kept.at.is_some_and(|at| is_fresh(at, asked, age_max)) {
             return Ok(kept.object.clone());
@@ -96,20 +109,55 @@ impl Objects {
                 _ => return Err(format!("get {} {namespace}/{name}: {error}", kind.resource())),
             },
         };
+        self.places.borrow_mut().weigh(&key, object.as_deref().map_or(0, weight));
         *kept = Kept { object, at: Some(at) };
         Ok(kept.object.clone())
     }
 
-    fn place(&self, key: Key, asked: Instant) -> Rc<Mutex<Kept>> {
+    fn place(&self, key: &Key, asked: Instant) -> Rc<Mutex<Kept>> {
         let mut places = self.places.borrow_mut();
-        if !places.contains_key(&key) && places.len() >= KEPT_MAX {
-            let oldest = places.iter().min_by_key(|(_, place)| place.asked).map(|(key, _)| key.clone());
-            oldest.and_then(|key| places.remove(&key));
+        if let Some(place) = places.by_key.get_mut(key) {
+            place.asked = asked;
+            return place.kept.clone();
         }
-        let place = places.entry(key).or_insert_with(|| Place { asked, kept: Rc::default() });
-        place.asked = asked;
-        place.kept.clone()
+        let kept = Rc::default();
+        let place = Place { asked, bytes: 0, kept: Rc::clone(&kept) };
+        places.by_key.insert(key.clone(), place);
+        places.weigh(key, 0);
+        kept
     }
+}
+
+impl Places {
+    /// Notes what the object of a key weighs, and lets go those that nobody asked for longest until the rest fits.
+    fn weigh(&mut self, key: &Key, bytes: usize) {
+        // It may have made room while it was read.
+        let Some(place) = self.by_key.get_mut(key) else { return };
+        let before = std::mem::replace(&mut place.bytes, own_bytes(key).saturating_add(bytes));
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(place.bytes);
+        while self.bytes > BYTES_MAX {
+            let others = self.by_key.iter().filter(|(other, _)| *other != key);
+            let Some(oldest) = others.min_by_key(|(_, place)| place.asked).map(|(key, _)| key.clone()) else { return };
+            let gone = self.by_key.remove(&oldest).map_or(0, |place| place.bytes);
+            self.bytes = self.bytes.saturating_sub(gone);
+        }
+    }
+}
+
+/// Bytes that a place takes whatever it holds.
+fn own_bytes((_, namespace, name): &Key) -> usize {
+    2 * NODE_BYTES + namespace.len() + name.len()
+}
+
+/// Bytes of memory, about, that a tree takes.
+fn weight(value: &Value) -> usize {
+    let below = match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(name, value)| NODE_BYTES + name.len() + weight(value)).sum(),
+        _ => 0,
+    };
+    below + NODE_BYTES / 2
 }
 
 /// Whether what was read at `at` will do for who asked then. Something read after the question always does.
@@ -143,13 +191,31 @@ mod tests {
         let objects = Objects::default();
         let begun = Instant::now();
         let key = |n: usize| (Kind::Secret, "ns".to_owned(), format!("s{n}"));
-        for n in 0..KEPT_MAX {
-            objects.place(key(n), begun + Duration::from_secs(n as u64));
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let kept = || objects.places.borrow().by_key.keys().map(|(.., name)| name.clone()).collect::<Vec<_>>();
+        for n in 0..4 {
+            objects.place(&key(n), at(n as u64));
+            objects.places.borrow_mut().weigh(&key(n), BYTES_MAX / 4 - 1024);
         }
-        objects.place(key(0), begun + Duration::from_secs(10_000));
-        objects.place(key(KEPT_MAX), begun + Duration::from_secs(10_001));
-        let places = objects.places.borrow();
-        assert_eq!(places.len(), KEPT_MAX);
-        assert!(places.contains_key(&key(0)) && !places.contains_key(&key(1)) && places.contains_key(&key(KEPT_MAX)));
+        objects.place(&key(0), at(10));
+        objects.place(&key(4), at(11));
+        assert_eq!(kept(), ["s0", "s1", "s2", "s3", "s4"], "a name alone weighs little");
+        objects.places.borrow_mut().weigh(&key(4), BYTES_MAX / 4);
+        assert_eq!(kept(), ["s0", "s2", "s3", "s4"], "s0 was asked for again");
+        objects.places.borrow_mut().weigh(&key(4), 2 * BYTES_MAX);
+        assert_eq!(kept(), ["s4"], "the newest stays whatever it weighs");
+        objects.places.borrow_mut().weigh(&key(1), 10);
+        assert_eq!(kept(), ["s4"], "what made room while it was read does not come back");
+        for n in 0..1_100 {
+            objects.place(&(Kind::Secret, "n".repeat(4096), format!("s{n}")), at(20 + n));
+        }
+        let sum: usize = objects.places.borrow().by_key.values().map(|place| place.bytes).sum();
+        assert!(kept().len() < 1_024 && sum == objects.places.borrow().bytes, "names without objects are bounded too");
+    }
+
+    #[test]
+    fn trees_are_weighed() {
+        let big = mote_api::tree::json!({"data": {"a": "x".repeat(1000), "b": ["y".repeat(500)]}});
+        assert!((1500..2500).contains(&weight(&big)), "{}", weight(&big));
     }
 }

@@ -27,6 +27,7 @@ use crate::http::{self, App, HANDSHAKE_TIMEOUT};
 use crate::pki::{self, Authority, Identity, Use};
 use crate::store::etcd::{EtcdConfig, EtcdStore};
 use crate::store::log::LogStore;
+use crate::store::log::disk::Folder;
 use crate::store::snapshot::schedule::Source;
 use crate::store::{Store, sealed, snapshot};
 use crate::user::UserInfo;
@@ -64,12 +65,15 @@ impl Server {
     /// Opens or recovers the store, makes what is missing of CA and certificates, binds, seeds what every cluster has, starts scheduler and
     /// controllers. Ready to serve when it returns.
     pub async fn start(config: Config, clock: Rc<dyn Clock>) -> Result<Server, StartError> {
-        let pki_dir = config.data_dir.join("pki");
         let now = clock.now();
         pki::files::make_private_dir(&config.data_dir)
             .map_err(|e| StartError(format!("make data folder {}: {e}", config.data_dir.display())))?;
         // The store's lock first: two servers on one folder must not both make a CA.
-        let store = open_store(&config).await?;
+        let place = Place::of(&config).await?;
+        // On another thread while the store is opened: both wait for the disk.
+        let (pki_dir, names) = (config.data_dir.join("pki"), sans(&config));
+        let certificates = tokio::task::spawn_blocking(move || Certificates::make(&pki_dir, &names, now));
+        let store = place.open().await?;
         let source = match config.etcd {
             Some(_) => Source::Engine(store.clone()),
             None => Source::Folder(config.data_dir.join("store")),
@@ -83,28 +87,22 @@ impl Server {
                 return Err(StartError(why));
             }
         };
-        let authority = Arc::new(Authority::open(&pki_dir, now).map_err(StartError::from)?);
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|e| StartError(format!("listen on {}: {e}", config.listen)))?;
         let bound = listener.local_addr().map_err(StartError::from)?;
         let config = Rc::new(Config { listen: bound, ..config });
 
+        let certificates = certificates.await.map_err(StartError::from)??;
+        let Certificates { authority, secrets, tls, node_tls, admin } = certificates;
         let api = Api::new(store, clock, config.clone(), authority.ca_pem.as_str().into());
         let client = Client::new(api.clone(), "kube-controller-manager");
-        let (issuer, names, token) = (authority.clone(), sans(&config), api.uuid().replace('-', ""));
-        // Both wait for the disk: at the same time.
-        let (seeded, certificates) = tokio::join!(
-            seed::seed(&client, &config, bound.port()),
-            tokio::task::spawn_blocking(move || Certificates::make(&issuer, &pki_dir, &names, &token, now)),
-        );
+        let seeded = seed::seed(&client, &config, bound.port()).await;
         seeded.map_err(|e| StartError(format!("seed the cluster: {}", e.message)))?;
         // Before anybody asks: what was defined is served as if it had been built in.
         let defined = crd::load(&api).await.map_err(|e| StartError(format!("read definitions: {}", e.message)))?;
-        let certificates = certificates.map_err(StartError::from)??;
-        let Certificates { tls, node_tls, admin, join, account_keys } = certificates;
-        let accounts = Accounts::new(&account_keys, &config.cluster_domain).map_err(StartError)?;
-        let tokens = Tokens::new(join, accounts, &config.data_dir).map_err(StartError)?;
+        let accounts = Accounts::new(&secrets.account_keys, &config.cluster_domain).map_err(StartError)?;
+        let tokens = Tokens::new(secrets.join_token, accounts, &config.data_dir).map_err(StartError)?;
 
         let audit = Audit::open(&config.data_dir).map_err(StartError)?;
         let (stop, stopping) = watch::channel(false);
@@ -128,6 +126,7 @@ impl Server {
         let me = || format!("{}_{}", SocketAddr::new(config.advertise, bound.port()), app.api.uuid());
         let controllers = config.controllers.then(|| control::Work::start(&client, &config, me()));
         tokio::task::spawn_local(crate::api::admit::quota::run(client.api()));
+        tokio::task::spawn_local(crate::api::budgets::run(client.api()));
         tokio::task::spawn_local(bootstrap::aggregate(client.named("clusterrole-aggregation-controller")));
         tokio::task::spawn_local(pki::signer::run(client, authority.clone()));
         if let Some(schedule) = config.backup.clone() {
@@ -193,41 +192,54 @@ impl Server {
     }
 }
 
-/// What a start needs beside the CA.
+/// Keys and certificates of a start.
 struct Certificates {
+    authority: Arc<Authority>,
+    secrets: pki::Secrets,
     tls: Arc<ServerConfig>,
     node_tls: Arc<ClientConfig>,
     admin: Identity,
-    join: String,
-    /// PEM
-    account_keys: String,
 }
 
 impl Certificates {
     /// Makes or loads them; waits for the disk.
-    fn make(authority: &Authority, dir: &Path, names: &[String], token: &str, now: Time) -> Result<Self, StartError> {
+    fn make(dir: &Path, names: &[String], now: Time) -> Result<Self, StartError> {
+        let (authority, secrets) = pki::open(dir, now).map_err(StartError::from)?;
         let to_nodes = UserInfo::new("kube-apiserver-kubelet-client", &["system:masters"]);
         let to_nodes = authority.issue(&to_nodes, &[], Use::Client, now).map_err(StartError::from)?;
         Ok(Certificates {
-            tls: serving(authority, names, now)?,
-            node_tls: pki::tls::client(authority, &to_nodes).map_err(StartError::from)?,
+            tls: serving(&authority, names, now)?,
+            node_tls: pki::tls::client(&authority, &to_nodes).map_err(StartError::from)?,
             admin: authority.admin(dir, now).map_err(StartError::from)?,
-            join: pki::join_token(dir, || token.to_owned()).map_err(StartError::from)?,
-            account_keys: pki::account_keys(dir).map_err(StartError::from)?,
+            authority: Arc::new(authority),
+            secrets,
         })
     }
 }
 
-/// The engine that the configuration names. Values are as they are stored: not opened yet.
-async fn open_store(config: &Config) -> Result<Rc<dyn Store>, StartError> {
-    Ok(match &config.etcd {
-        Some(etcd) => {
-            let event_ttl = Duration::from_secs(u64::try_from(EVENT_TTL_SECONDS).unwrap_or(0));
-            let etcd = EtcdConfig { event_ttl, ..etcd.clone() };
-            Rc::new(EtcdStore::open(&etcd).await.map_err(StartError::from)?)
-        }
-        None => Rc::new(LogStore::open(&config.data_dir.join("store")).await.map_err(StartError::from)?),
-    })
+/// Where the state is.
+enum Place {
+    Etcd(EtcdConfig),
+    /// A folder that nobody else opens from now on.
+    Locked(Folder),
+}
+
+impl Place {
+    async fn of(config: &Config) -> Result<Place, StartError> {
+        let Some(etcd) = &config.etcd else {
+            let folder = LogStore::lock(&config.data_dir.join("store")).await;
+            return Ok(Place::Locked(folder.map_err(StartError::from)?));
+        };
+        let event_ttl = Duration::from_secs(u64::try_from(EVENT_TTL_SECONDS).unwrap_or(0));
+        Ok(Place::Etcd(EtcdConfig { event_ttl, ..etcd.clone() }))
+    }
+    /// The engine for it. Values are as they are stored: not opened yet.
+    async fn open(self) -> Result<Rc<dyn Store>, StartError> {
+        Ok(match self {
+            Place::Etcd(etcd) => Rc::new(EtcdStore::open(&etcd).await.map_err(StartError::from)?),
+            Place::Locked(folder) => Rc::new(LogStore::open_locked(folder).map_err(StartError::from)?),
+        })
+    }
 }
 
 /// A file that need not be there.

@@ -16,12 +16,16 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
     sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, &with, MsgFlags::MSG_NOSIGNAL, None)
 }
 
+/// Where control messages are received, aligned as their header is.
+#[repr(align(8))]
+struct Space([u8; nix::sys::socket::cmsg_space::<[RawFd; AT_ONCE_MAX]>()]);
+
 /// Reads bytes, and what descriptors came with them. `flags` as of recvmsg(2).
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], flags: MsgFlags) -> nix::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; AT_ONCE_MAX]);
+    let mut space = Space([0; nix::sys::socket::cmsg_space::<[RawFd; AT_ONCE_MAX]>()]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space.0), flags)?;
     let mut came = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {

@@ -24,7 +24,7 @@ impl Bundle {
     }
 
     /// The value of a limit, by its v1 or its v2 name.
-    fn limit(&self, v1: &str, v2: &str) -> String {
+    pub(super) fn limit(&self, v1: &str, v2: &str) -> String {
         let read = |f: PathBuf| std::fs::read_to_string(f).ok();
         let found = self.cgroups().into_iter().find_map(|g| read(g.join(v1)).or_else(|| read(g.join(v2))));
         found.unwrap_or_else(|| panic!("no {v1}, no {v2}")).trim().to_owned()

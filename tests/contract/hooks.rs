@@ -129,3 +129,45 @@ fn a_hook_that_is_no_program_is_named() {
     assert!(code != 0 && !out.contains("ran") && err.contains("/no/such/hook"), "{code} {out} {err}");
     bundle.nothing_left();
 }
+
+#[test]
+fn poststop_runs_on_every_path() {
+    if !exact() {
+        return; // crun runs none after a failed start, runc 1.1 none with some words
+    }
+    let stopped = |bundle: &Bundle| bundle.log().iter().filter(|l| *l == "poststop stopped yes").count();
+    let with = |script: &str, more: &[(&str, &str)]| {
+        let mut bundle = Bundle::new(script);
+        bundle.config["hooks"] = json!({"poststop": [bundle.hook("poststop")]});
+        for (kind, path) in more {
+            bundle.config["hooks"][*kind] = json!([{"path": path}]);
+        }
+        bundle
+    };
+    let ended = with("exit 3", &[]);
+    assert_eq!((ended.run().0, stopped(&ended)), (3, 1), "in the foreground");
+    let forced = with("sleep 1000", &[]);
+    forced.ok(&["run", "--detach", "ID"]);
+    forced.ok(&["delete", "--force", "ID"]);
+    assert_eq!(stopped(&forced), 1, "by force");
+    let unstarted = with("true", &[]);
+    unstarted.ok(&["create", "ID"]);
+    unstarted.ok(&["delete", "ID"]);
+    assert_eq!(stopped(&unstarted), 1, "never started");
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+        let failed = with("true", &[(kind, "/bin/false")]);
+        assert_ne!(failed.run().0, 0, "{kind}");
+        assert_eq!(stopped(&failed), 1, "{kind} failed");
+        failed.nothing_left();
+    }
+    let missing = with("", &[]);
+    let mut missing = missing;
+    missing.set("/process/args", json!(["/bin/nosuch"]));
+    assert_ne!(missing.run().0, 0);
+    assert_eq!(stopped(&missing), 1, "no such program");
+    let after = with("sleep 1000", &[("poststart", "/bin/false")]);
+    assert_ne!(after.call(&["run", "--detach", "ID"]).status.code(), Some(0), "a failing poststart hook");
+    after.ok(&["delete", "--force", "ID"]);
+    assert_eq!(stopped(&after), 1);
+    after.nothing_left();
+}

@@ -17,6 +17,7 @@ mod control;
 mod escapes;
 mod exec;
 mod hooks;
+mod host;
 mod seccomp;
 mod terminal;
 mod users;

@@ -12,4 +12,5 @@ mod libraries;
 mod proxies;
 mod state;
 mod streams;
+mod table;
 mod verbs;

@@ -97,8 +97,11 @@ async fn route(agent: &Rc<Agent>, request: Request<Incoming>) -> Response<Reply>
                 Err(why) => answer(StatusCode::BAD_REQUEST, "text/plain", why),
             }
         }
-        ["exec", namespace, pod, container] => exec(agent, request, namespace, pod, container).await,
-        ["attach", namespace, pod, container] => attach(agent, request, namespace, pod, container),
+        [what @ ("exec" | "attach"), namespace, name, container] => match running(agent, namespace, name, container) {
+            Err((code, why)) => answer(code, "text/plain", why),
+            Ok((pod, id)) if *what == "exec" => exec(agent, request, &pod, container, id).await,
+            Ok((pod, id)) => attach(agent, request, &pod, container, id),
+        },
         ["portForward", namespace, pod] => match agent.find(namespace, pod) {
             None => no_pod(namespace, pod),
             Some(pod) if pod.host_network => stream::port_forward(request, Ports::Host),
@@ -114,19 +117,15 @@ async fn route(agent: &Rc<Agent>, request: Request<Incoming>) -> Response<Reply>
 async fn exec(
     agent: &Rc<Agent>,
     request: Request<Incoming>,
-    namespace: &str,
-    name: &str,
+    pod: &Pod,
     container: &str,
+    id: String,
 ) -> Response<Reply> {
-    let (pod, id) = match running(agent, namespace, name, container) {
-        Ok(found) => found,
-        Err((code, why)) => return answer(code, "text/plain", why),
-    };
     let (wanted, args) = stream::command_of(request.uri().query().unwrap_or_default());
     if args.is_empty() {
         return answer(StatusCode::BAD_REQUEST, "text/plain", "you must specify at least one command");
     }
-    let mut process = match crate::worker::describe::process_of(agent, &pod, container).await {
+    let mut process = match crate::worker::describe::process_of(agent, pod, container).await {
         Ok(process) => process,
         Err(why) => return answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", why),
     };
@@ -138,17 +137,7 @@ async fn exec(
     stream::exec(request, stream::exec::Command { keeper, container: id, process, wanted })
 }
 
-fn attach(
-    agent: &Rc<Agent>,
-    request: Request<Incoming>,
-    namespace: &str,
-    name: &str,
-    container: &str,
-) -> Response<Reply> {
-    let (pod, id) = match running(agent, namespace, name, container) {
-        Ok(found) => found,
-        Err((code, why)) => return answer(code, "text/plain", why),
-    };
+fn attach(agent: &Rc<Agent>, request: Request<Incoming>, pod: &Pod, container: &str, id: String) -> Response<Reply> {
     let (wanted, _) = stream::command_of(request.uri().query().unwrap_or_default());
     let spec = pod.container(container).map(|wanted| &wanted.spec);
     let has_stdin = spec.and_then(|spec| bool_at(spec, &["stdin"])) == Some(true);

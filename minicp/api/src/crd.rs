@@ -1,7 +1,7 @@
 //! CustomResourceDefinitions: whether one is right, which names it gets, and which kinds it serves.
 //!
-//! Custom resources go the way of the built-in ones: [`kinds`] makes rows of the same table. What is not carried is told: CEL rules are stored and
-//! published but not enforced ([`warnings`]), conversion by webhook is refused.
+//! Custom resources go the way of the built-in ones: [`kinds`] makes rows of the same table. What is not carried is refused when a
+//! definition is made: conversion by webhook, the few functions of CEL that [`crate::cel`] leaves out.
 
 mod names;
 mod rules;
@@ -14,10 +14,11 @@ use crate::custom::{Column, Custom, Scale};
 use crate::jsonpath::JsonPath;
 use crate::kind::{Kind, Text, Verbs};
 use crate::meta;
+use crate::rules::Rules;
 use crate::structural::Node;
-use crate::tree::{Value, at, bool_at, i64_at, list_at, map_at, str_at};
+use crate::tree::{Value, at, bool_at, i64_at, list_at, str_at};
 
-pub use names::{condition_is_true, status_of, terminating};
+pub use names::{Names, condition_is_true, status_of, terminating};
 pub use rules::validate;
 
 /// Definitions of one cluster that are served; more are stored, but their names are not accepted.
@@ -109,8 +110,11 @@ fn custom(crd: &Value, version: &Value, since: u64, alone: bool) -> Result<Custo
             "" => format!("{api} is deprecated"),
             told => told.to_owned(),
         });
+    let written = at(version, &["schema", "openAPIV3Schema"]).unwrap_or(&null);
+    let schema = Node::of_schema(written)?;
     Ok(Custom {
-        schema: Node::of_schema(at(version, &["schema", "openAPIV3Schema"]).unwrap_or(&null))?,
+        rules: Rules::read(written, &schema),
+        schema,
         columns: list_at(version, &["additionalPrinterColumns"]).iter().filter_map(column).collect(),
         selectable: selectable.map(|p| p.trim_start_matches('.').to_owned()).collect(),
         scale,
@@ -128,31 +132,6 @@ fn mark(crd: &Value, since: u64) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     (meta::uid(crd), since).hash(&mut hasher);
     hasher.finish()
-}
-
-/// What an author should hear about a definition that is stored.
-pub fn warnings(crd: &Value) -> Vec<String> {
-    let versions = list_at(crd, &["spec", "versions"]);
-    let schema = |v| at(v, &["schema", "openAPIV3Schema"]);
-    let with_rules: Vec<&str> =
-        versions.iter().filter(|v| schema(v).is_some_and(has_rules)).map(|v| str_at(v, &["name"])).collect();
-    if with_rules.is_empty() {
-        return Vec::new();
-    }
-    vec![format!(
-        "x-kubernetes-validations of version {} are stored and published, but this server does not evaluate CEL: they are not enforced",
-        with_rules.join(", ")
-    )]
-}
-
-fn has_rules(schema: &Value) -> bool {
-    if !list_at(schema, &["x-kubernetes-validations"]).is_empty() {
-        return true;
-    }
-    let below = ["items", "additionalProperties", "not"].iter().filter_map(|f| schema.get(*f));
-    let lists = ["allOf", "anyOf", "oneOf"].iter().flat_map(|f| list_at(schema, &[f]));
-    let fields = map_at(schema, &["properties"]).into_iter().flat_map(|p| p.values());
-    below.chain(lists).chain(fields).any(has_rules)
 }
 
 #[cfg(test)]

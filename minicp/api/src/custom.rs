@@ -1,12 +1,15 @@
 //! What a kind that was defined at run time has beyond its names.
 
 use crate::jsonpath::JsonPath;
+use crate::rules::Rules;
 use crate::structural::Node;
 use crate::tree::Value;
 
 /// One served version of a CustomResourceDefinition.
 pub struct Custom {
     pub schema: Node,
+    /// What its author demands beyond it.
+    pub rules: Option<Rules>,
     pub columns: Vec<Column>,
     /// Fields that selectors may name: `spec.color`
     pub selectable: Vec<String>,

@@ -4,7 +4,8 @@
 //! costs code. What a kind looks like is data: `kind` (names, scope, subresources) and `schema` (a committed table of
 //! types) drive checking, pruning, strategic merge and server-side apply alike.
 //!
-//! What a CustomResourceDefinition adds at run time comes through the same rows and shapes: `crd` judges it, `structural` is its schema, `custom` the rest.
+//! What a CustomResourceDefinition adds at run time comes through the same rows and shapes: `crd` judges it, `structural` is its schema, `rules` (in
+//! `cel`) what its author demands beyond it, `custom` the rest.
 //!
 //! Reading order: `tree`, `meta`, `kind`, `status`, then the way of a write: `tree::parse_json`, `yaml` or `proto` -> `schema::check` ->
 //! `defaults` -> `patch`/`apply` -> `validate`; and of a read: `selector`, `columns`.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod cel;
 pub mod columns;
 pub mod crd;
 pub mod custom;
@@ -25,6 +27,7 @@ pub mod openapi;
 pub mod patch;
 pub mod proto;
 pub mod quantity;
+pub mod rules;
 pub mod schema;
 pub mod selector;
 pub mod status;

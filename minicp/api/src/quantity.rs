@@ -54,6 +54,10 @@ impl Quantity {
     pub fn milli(self) -> i64 {
         clamp(div_up(self.nano, NANO / 1000))
     }
+    /// Units as the nearest double.
+    pub fn approximate(self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
     pub fn is_zero(self) -> bool {
         self.nano == 0
     }

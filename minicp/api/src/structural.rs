@@ -15,7 +15,7 @@ use pattern::Pattern;
 
 pub use defaults::fill;
 pub use prune::prune;
-pub use validate::{validate, violations};
+pub use validate::{type_name, validate, violations};
 
 /// Fields, items and alternatives of one version's schema.
 pub const NODES_MAX: usize = 20_000;
@@ -62,6 +62,8 @@ pub struct Node {
     pub additional: Option<Box<Node>>,
     default: Option<Box<Value>>,
     rules: Option<Box<Rules>>,
+    /// Whether there are whole objects below.
+    pub(crate) has_embedded: bool,
 }
 
 /// What a value must be beyond its type.
@@ -120,9 +122,7 @@ pub enum SchemaError {
 impl Node {
     /// Reads the `openAPIV3Schema` of a version.
     pub fn of_schema(schema: &Value) -> Result<Node, SchemaError> {
-        let mut root = Reader { left: NODES_MAX }.node(schema)?;
-        root.embedded = true;
-        Ok(root)
+        Reader { left: NODES_MAX, at_root: true }.node(schema)
     }
 
     /// The schema of a named field that the author wrote down.
@@ -149,6 +149,10 @@ impl Node {
     pub fn is_meta(&self, name: &str) -> bool {
         self.embedded && matches!(name, "apiVersion" | "kind" | "metadata")
     }
+    /// "" where there is none.
+    pub(crate) fn format(&self) -> &str {
+        self.rules.as_ref().map_or("", |r| &r.format)
+    }
     pub fn default(&self) -> Option<&Value> {
         self.default.as_deref()
     }
@@ -156,12 +160,15 @@ impl Node {
 
 struct Reader {
     left: usize,
+    /// The next node is the root.
+    at_root: bool,
 }
 
 impl Reader {
     fn node(&mut self, schema: &Value) -> Result<Node, SchemaError> {
         self.left = self.left.checked_sub(1).ok_or(SchemaError::TooLarge)?;
         let flag = |name: &str| bool_at(schema, &[name]) == Some(true);
+        let embedded = std::mem::take(&mut self.at_root) || flag("x-kubernetes-embedded-resource");
         let mut properties = Vec::new();
         for (name, below) in map_at(schema, &["properties"]).into_iter().flatten() {
             properties.push((name.as_str().into(), self.node(below)?));
@@ -179,11 +186,13 @@ impl Reader {
         };
         let keys: Vec<&str> =
             list_at(schema, &["x-kubernetes-list-map-keys"]).iter().filter_map(Value::as_str).collect();
+        let mut below = properties.iter().map(|(_, node)| node).chain(items.as_deref()).chain(additional.as_deref());
+        let has_embedded = below.any(|node| node.embedded || node.has_embedded);
         Ok(Node {
             ty: ty_of(schema),
             nullable: flag("nullable"),
             preserve: flag("x-kubernetes-preserve-unknown-fields"),
-            embedded: flag("x-kubernetes-embedded-resource"),
+            embedded,
             atomic: str_at(schema, &["x-kubernetes-map-type"]) == "atomic",
             list: match str_at(schema, &["x-kubernetes-list-type"]) {
                 "set" => ListType::Set,
@@ -196,6 +205,7 @@ impl Reader {
             additional,
             default: at(schema, &["default"]).filter(|d| !d.is_null()).cloned().map(Box::new),
             rules: self.rules(schema)?,
+            has_embedded,
         })
     }
 

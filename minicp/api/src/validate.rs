@@ -11,7 +11,7 @@ mod workload;
 use crate::crd;
 use crate::field::{Error, Path};
 use crate::kind::Kind;
-use crate::structural;
+use crate::rules;
 use crate::tree::{Value, i64_at, json, list_at, map_at, str_at};
 
 /// Errors told to the client.
@@ -57,7 +57,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value, subresource: &str) -> Vec<E
 
 fn by_kind(check: &mut Check, kind: &Kind, object: &Value, old: Option<&Value>) {
     if let Some(custom) = &kind.custom {
-        structural::validate(&custom.schema, object, old).into_iter().for_each(|e| check.add(e));
+        rules::validate(&custom.schema, custom.rules.as_ref(), object, old).into_iter().for_each(|e| check.add(e));
         return;
     }
     match (&*kind.group, &*kind.kind) {

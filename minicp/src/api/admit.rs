@@ -20,7 +20,7 @@ use mote_api::status::Status;
 use mote_api::tree::{Value, bool_at, json, list_at, set};
 
 use super::request::WriteOptions;
-use super::write::Place;
+use super::words::{ListQuery, Place};
 use super::{Api, object};
 pub(crate) use fields::{bump_generation, carry_over, fill_new, identity, is_heartbeat};
 pub(crate) use pod::GATED;
@@ -101,7 +101,7 @@ pub(crate) async fn check_change(
 async fn existing_pods(api: &Api, namespace: &Value) -> Result<Vec<String>, Status> {
     let registry = api.registry();
     let pods = registry.find("pods").ok_or_else(Status::no_such_resource)?;
-    let listed = api.list(pods, meta::name(namespace), &super::read::ListQuery::all()).await?;
+    let listed = api.list(pods, meta::name(namespace), &ListQuery::all()).await?;
     let pods: Vec<Value> = listed.entries.iter().map(|(_, e)| object::decode(pods, e)).collect();
     Ok(pod_security::existing(namespace, &pods))
 }

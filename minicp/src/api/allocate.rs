@@ -11,7 +11,7 @@ use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::{Value, i64_at, json, list_at, list_mut, remove, set, set_default, str_at};
 
-use super::read::ListQuery;
+use super::words::ListQuery;
 use super::{Api, object};
 
 /// Addresses at the start of the range that are given only to who asks for them (upstream's static band).

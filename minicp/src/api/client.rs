@@ -6,14 +6,14 @@ use mote_api::kind::{Kind, Verbs};
 use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::time::Time;
-use mote_api::tree::{Value, bool_at, i64_at, json, str_at};
+use mote_api::tree::{Value, json};
 
-use super::patch::PatchType;
-use super::read::{ApiWatch, ListQuery, Told};
+use super::read::{ApiWatch, Told};
 use super::request::{Filter, WriteOptions};
-use super::write::Place;
+use super::words::{ListQuery, PatchType, Place};
 use super::{Api, object};
 
+pub use super::words::{DeleteOptions, EventType, Propagation};
 pub use crate::store::Revision;
 
 /// A handle to the API; cheap to clone. Resources are named `pods`, `deployments.apps`; `ns` is "" for cluster scope.
@@ -23,66 +23,12 @@ pub struct Client {
     options: Rc<WriteOptions>,
 }
 
-/// `?propagationPolicy=`
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Propagation {
-    #[default]
-    Background,
-    Foreground,
-    Orphan,
-}
-
-/// How to delete.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct DeleteOptions {
-    /// Seconds; None: the object's own.
-    pub grace_seconds: Option<i64>,
-    /// Delete only the object with this uid.
-    pub uid: Option<String>,
-    /// Delete only this version of the object.
-    pub resource_version: Option<String>,
-    pub propagation: Option<Propagation>,
-}
-
-/// What happened to an object, as upstream's watch events.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EventType {
-    Added,
-    Modified,
-    Deleted,
-}
-
 /// One change. `object` is shared by all who watch; of a deleted object it is the last state.
 #[derive(Clone)]
 pub struct Event {
     pub ty: EventType,
     pub object: Rc<Value>,
     pub revision: Revision,
-}
-
-impl DeleteOptions {
-    /// From the body of a DELETE; null for none.
-    pub(crate) fn from_value(body: &Value) -> Result<DeleteOptions, Status> {
-        let propagation = match str_at(body, &["propagationPolicy"]) {
-            "Foreground" => Some(Propagation::Foreground),
-            "Background" => Some(Propagation::Background),
-            "Orphan" => Some(Propagation::Orphan),
-            "" if bool_at(body, &["orphanDependents"]) == Some(true) => Some(Propagation::Orphan),
-            "" => None,
-            other => {
-                return Err(Status::bad_request(format!(
-                    "invalid propagationPolicy {other:?}: Foreground, Background or Orphan"
-                )));
-            }
-        };
-        let text = |path: &[&str]| Some(str_at(body, path).to_owned()).filter(|t| !t.is_empty());
-        Ok(DeleteOptions {
-            grace_seconds: i64_at(body, &["gracePeriodSeconds"]),
-            uid: text(&["preconditions", "uid"]),
-            resource_version: text(&["preconditions", "resourceVersion"]),
-            propagation,
-        })
-    }
 }
 
 /// A running watch; dropped = ended.

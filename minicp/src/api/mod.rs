@@ -1,20 +1,24 @@
 //! The API itself, transport aside: kinds, admission, the ways to read and to write objects.
 //!
 //! A write goes: `request` (typed question) -> `write` (read, change, admit, validate, commit; again on conflict) -> store. `admit` says what
-//! each kind wants done to its objects; `object` is how they are stored; `remove` what deletion means. HTTP (`crate::http`) and the
+//! each kind wants done to its objects; `object` is how they are stored; `remove` what deletion means;
+//! `words` is what all of them are asked and answer with. HTTP (`crate::http`) and the
 //! in-process [`client`] both come through here.
 
 pub(crate) mod admit;
 pub(crate) mod allocate;
+pub(crate) mod budgets;
 pub mod client;
 pub(crate) mod convert;
 pub mod events;
+mod evict;
 pub(crate) mod object;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod remove;
 pub mod request;
 pub(crate) mod subresource;
+pub(crate) mod words;
 pub(crate) mod write;
 
 use std::cell::{Cell, RefCell};
@@ -52,8 +56,11 @@ pub struct Api {
     pub(crate) limits: Mirror<ByNamespace>,
     pub(crate) quotas: Mirror<ByNamespace>,
     pub(crate) priorities: Mirror<ByNamespace>,
+    pub(crate) budgets: Mirror<ByNamespace>,
     /// Held while a create is charged to quotas: they would but break each other's guards.
     pub(crate) charging: tokio::sync::Mutex<()>,
+    /// Held while an eviction is judged and done.
+    pub(crate) evicting: tokio::sync::Mutex<()>,
     /// What every node may.
     pub(crate) node_rules: Vec<Rule>,
     random: SystemRandom,
@@ -77,7 +84,9 @@ impl Api {
             limits: Mirror::new("/registry/core/limitranges/"),
             quotas: Mirror::new(admit::quota::PREFIX),
             priorities: Mirror::new(admit::priority::PREFIX),
+            budgets: Mirror::new(budgets::PREFIX),
             charging: tokio::sync::Mutex::new(()),
+            evicting: tokio::sync::Mutex::new(()),
             node_rules: rbac::table::node_rules(),
             random: SystemRandom::new(),
             requests: Cell::new(0),

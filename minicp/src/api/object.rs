@@ -5,13 +5,16 @@
 
 use bytes::Bytes;
 use mote_api::kind::Kind;
-use mote_api::tree::{Value, json, set};
+use mote_api::tree::{Map, Value, json, set};
 
 use super::convert;
-use crate::store::Entry;
+use crate::store::{Entry, Revision};
 
 /// What every stored object begins with.
 const HEAD: &[u8] = b"{\"metadata\":{";
+
+/// Lists and maps of metadata that are not there when they are empty (`omitempty` of upstream's ObjectMeta).
+const LEFT_OUT: [&str; 5] = ["annotations", "finalizers", "labels", "managedFields", "ownerReferences"];
 
 /// `/registry/<group or core>/<plural>/`
 pub(crate) fn prefix_of(kind: &Kind) -> String {
@@ -39,6 +42,9 @@ pub(crate) fn encode(mut object: Value) -> Bytes {
     if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         meta.remove("resourceVersion");
         meta.remove("selfLink");
+        // Upstream's types leave out what is empty.
+        let is_empty = |v: &Value| v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(Map::is_empty);
+        meta.retain(|name, value| !(LEFT_OUT.contains(&name.as_str()) && is_empty(value)));
     }
     let mut out = b"{\"metadata\":".to_vec();
     let null = Value::Null;
@@ -57,6 +63,11 @@ pub(crate) fn encode(mut object: Value) -> Bytes {
 
 pub(crate) fn write(out: &mut Vec<u8>, value: &Value) {
     serde_json::to_writer(out, value).expect("a tree always serialises, and memory takes it");
+}
+
+/// What the store would hold of an object that was written once.
+pub(crate) fn entry(value: bytes::Bytes, revision: Revision) -> Entry {
+    Entry { value, created: revision, modified: revision }
 }
 
 /// The object as a tree.
@@ -114,7 +125,6 @@ pub(crate) fn list_meta(revision: u64, token: Option<String>, remaining: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Revision;
     use mote_api::kind::Registry;
 
     #[test]
@@ -150,5 +160,11 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), want);
             assert_eq!(decode(kind, &entry), want);
         }
+    }
+
+    #[test]
+    fn what_is_empty_in_metadata_is_left_out() {
+        let object = json!({"metadata": {"name": "a", "ownerReferences": [], "finalizers": [], "labels": {}, "annotations": {"a": ""}}, "data": {}});
+        assert_eq!(&encode(object)[..], br#"{"metadata":{"annotations":{"a":""},"name":"a"},"data":{}}"#);
     }
 }

@@ -7,36 +7,8 @@ use mote_api::status::Status;
 use mote_api::tree::Value;
 
 use super::request::WriteOptions;
-use super::write::{Place, Written};
+use super::words::{PatchType, Place, Written};
 use super::{Api, admit, object};
-
-/// By Content-Type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum PatchType {
-    Json,
-    Merge,
-    Strategic,
-    Apply,
-}
-
-impl PatchType {
-    /// What PATCH takes.
-    pub(crate) const ACCEPTED: [&'static str; 4] = [
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ];
-    pub(crate) fn of(media_type: &str) -> Option<PatchType> {
-        Some(match media_type {
-            "application/json-patch+json" => Self::Json,
-            "application/merge-patch+json" => Self::Merge,
-            "application/strategic-merge-patch+json" => Self::Strategic,
-            "application/apply-patch+yaml" | "application/apply-patch+json" => Self::Apply,
-            _ => return None,
-        })
-    }
-}
 
 /// Does a patch to a tree.
 pub(crate) fn patched(place: Place<'_>, ty: PatchType, target: &mut Value, patch: &Value) -> Result<(), Status> {

@@ -10,16 +10,13 @@ use mote_api::kind::Kind;
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, set};
 
-use super::client::EventType;
-use super::request::{Filter, Query};
+use super::request::Filter;
+use super::words::{EventType, ListQuery};
 use super::{Api, object};
 use crate::store::{Change, Ended, Entry, ReadError, Revision, Watcher};
 
 /// Parsed objects kept for watchers that are about to ask for the same change.
 const PARSED_MAX: usize = 16;
-/// Bytes of a continue token.
-const TOKEN_BYTES_MAX: usize = 1024;
-
 /// An object of a key as it was written by a revision.
 type Parsed = (Revision, Rc<str>, Rc<Value>);
 
@@ -41,46 +38,6 @@ impl ParsedCache {
         }
         cache.push_back((entry.modified, key.clone(), value.clone()));
         value
-    }
-}
-
-/// Which objects, from when, how many.
-pub(crate) struct ListQuery {
-    pub filter: Filter,
-    /// 0: all
-    pub limit: usize,
-    pub at: Option<Revision>,
-    /// Start after this key.
-    pub after: String,
-}
-
-impl ListQuery {
-    pub(crate) fn all() -> ListQuery {
-        ListQuery { filter: Filter::everything(), limit: 0, at: None, after: String::new() }
-    }
-    pub(crate) fn parse(query: &Query) -> Result<ListQuery, Status> {
-        let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
-        let mut list = ListQuery { filter: Filter::parse(query)?, limit, at: None, after: String::new() };
-        let version = query.number("resourceVersion")?;
-        match (query.get("continue"), query.get("resourceVersionMatch")) {
-            ("", "Exact") => match version {
-                None | Some(0) => {
-                    return Err(Status::bad_request("resourceVersionMatch Exact needs a resourceVersion"));
-                }
-                Some(v) => list.at = Some(Revision(v)),
-            },
-            // Not older than: the newest always is.
-            ("", _) => {}
-            (token, _) => {
-                let bad = || Status::bad_request("continue key is not valid");
-                let token = URL_SAFE_NO_PAD.decode(token.get(..TOKEN_BYTES_MAX.min(token.len())).ok_or_else(bad)?);
-                let text = String::from_utf8(token.map_err(|_| bad())?).map_err(|_| bad())?;
-                let (at, after) = text.split_once(' ').ok_or_else(bad)?;
-                list.at = Some(Revision(at.parse().map_err(|_| bad())?));
-                list.after = after.into();
-            }
-        }
-        Ok(list)
     }
 }
 

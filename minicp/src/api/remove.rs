@@ -7,11 +7,9 @@ use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::{Value, i64_at, json, list_at, set, slot, str_at};
 
-use super::client::{DeleteOptions, Propagation};
 use super::convert;
-use super::read::ListQuery;
 use super::request::WriteOptions;
-use super::write::{Written, entry};
+use super::words::{DeleteOptions, ListQuery, Propagation, Written};
 use super::{Api, WRITE_TRIES_MAX, class_of, object, refused};
 use crate::store::{CommitError, Guard, Op, Txn};
 
@@ -131,7 +129,7 @@ impl Api {
                 }
             };
             let shown = |revision| match &new {
-                Some(value) => object::decode(kind, &entry(value.clone(), revision)),
+                Some(value) => object::decode(kind, &object::entry(value.clone(), revision)),
                 None => old.clone(),
             };
             if write.dry_run {

@@ -1,4 +1,4 @@
-//! Subresources that are not simply a part of their object: binding, eviction, scale.
+//! Subresources that are not simply a part of their object: binding, scale. Eviction has a file of its own.
 
 use std::rc::Rc;
 
@@ -7,10 +7,9 @@ use mote_api::meta;
 use mote_api::status::Status;
 use mote_api::tree::{Value, as_i64, at, json, list_at, set, slot, str_at};
 
-use super::client::DeleteOptions;
-use super::patch::{PatchType, patched};
+use super::patch::patched;
 use super::request::WriteOptions;
-use super::write::Place;
+use super::words::{PatchType, Place};
 use super::{Api, object};
 
 impl Api {
@@ -57,19 +56,6 @@ impl Api {
         })
         .await
         .map(drop)
-    }
-
-    /// `pods/eviction`: a delete that may be refused.
-    pub(crate) async fn evict(
-        &self,
-        kind: &Rc<Kind>,
-        ns: &str,
-        pod: &str,
-        body: &Value,
-        options: &WriteOptions,
-    ) -> Result<(), Status> {
-        let delete = DeleteOptions::from_value(at(body, &["deleteOptions"]).unwrap_or(&Value::Null))?;
-        self.delete(kind, ns, pod, &delete, options).await.map(drop)
     }
 
     pub(crate) async fn get_scale(&self, kind: &Rc<Kind>, ns: &str, name: &str) -> Result<Value, Status> {

@@ -4,34 +4,17 @@ use std::rc::Rc;
 
 use mote_api::kind::Kind;
 use mote_api::status::Status;
-use mote_api::tree::{Value, as_map, at, json, remove, set, str_at};
-use mote_api::{apply, crd, defaults, meta, schema, validate};
+use mote_api::tree::{Value, at, set, str_at};
+use mote_api::{apply, defaults, meta, schema, validate};
 
 use super::admit::quota::Charge;
 use super::request::WriteOptions;
+use super::words::{Place, Written};
 use super::{Api, OBJECT_BYTES_MAX, WRITE_TRIES_MAX, admit, class_of, convert, object, refused, remove as removal};
 use crate::store::{Class, CommitError, Entry, Guard, Op, Revision, Txn};
 
 /// Bytes of `generateName` that are used: a label less the suffix (upstream's `maxGeneratedNameLength`).
 const GENERATED_BASE_MAX: usize = 58;
-
-/// An object as it stands after a write, and what the writer should hear.
-pub(crate) struct Written {
-    pub value: Value,
-    pub warnings: Vec<String>,
-    /// False: it was there already.
-    pub created: bool,
-}
-
-/// What one write may do to one object.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub kind: &'a Rc<Kind>,
-    pub ns: &'a str,
-    pub name: &'a str,
-    /// "", `status`, `scale`, ...
-    pub sub: &'a str,
-}
 
 impl Api {
     /// Stores a new object. `duplicates`: keys that came twice in the body.
@@ -91,8 +74,7 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, &name, &errors));
         }
-        let mut warnings = admit::check_new(self, kind, namespace, &obj, options).await?;
-        warnings.extend(unheeded(kind, &obj));
+        let warnings = admit::check_new(self, kind, namespace, &obj, options).await?;
         let writer = apply::Writer { manager: &options.manager, subresource: "", now: self.now() };
         if !options.applied {
             apply::track(kind, None, &mut obj, &writer);
@@ -109,7 +91,7 @@ impl Api {
                     if let Some(object) = &counted {
                         admit::quota::charge(self, kind, ns, None, object).await?;
                     }
-                    Ok((object::decode(kind, &entry(value, Revision(0))), warnings))
+                    Ok((object::decode(kind, &object::entry(value, Revision(0))), warnings))
                 }
             };
         }
@@ -118,7 +100,7 @@ impl Api {
         match commit? {
             Ok(revision) => {
                 self.note_event(kind, ns, &name, revision);
-                Ok((object::decode(kind, &entry(value, revision)), warnings))
+                Ok((object::decode(kind, &object::entry(value, revision)), warnings))
             }
             Err(CommitError::Conflict) => Err(Status::already_exists(kind, &name)),
             Err(e) => Err(refused(e)),
@@ -205,10 +187,7 @@ impl Api {
         if !errors.is_empty() {
             return Err(Status::invalid(kind, name, &errors).into());
         }
-        let mut warnings = admit::check_change(self, place, old, &new, options).await?;
-        if sub.is_empty() {
-            warnings.extend(unheeded(kind, &new));
-        }
+        let warnings = admit::check_change(self, place, old, &new, options).await?;
         admit::bump_generation(place, old, &mut new);
         let writer = apply::Writer { manager: &options.manager, subresource: sub, now: self.now() };
         match owners {
@@ -224,7 +203,7 @@ impl Api {
         let value = object::encode(new);
         too_large(value.len())?;
         if options.dry_run || (value == found.value && !gone) {
-            return Ok((object::decode(kind, &entry(value, found.modified)), warnings));
+            return Ok((object::decode(kind, &object::entry(value, found.modified)), warnings));
         }
         let class = if heartbeat { Class::Volatile } else { class_of(kind) };
         let op = if gone { Op::Delete(key.clone()) } else { Op::Put(key.clone(), value.clone()) };
@@ -233,7 +212,7 @@ impl Api {
         let commit = self.store.commit(txn).await;
         drop(hold);
         match commit {
-            Ok(revision) => Ok((object::decode(kind, &entry(value, revision)), warnings)),
+            Ok(revision) => Ok((object::decode(kind, &object::entry(value, revision)), warnings)),
             Err(CommitError::Conflict) => Err(Replace::Raced),
             Err(e) => Err(refused(e).into()),
         }
@@ -280,25 +259,6 @@ impl From<Status> for Replace {
     }
 }
 
-pub(crate) fn entry(value: bytes::Bytes, revision: Revision) -> Entry {
-    Entry { value, created: revision, modified: revision }
-}
-
-/// What of an object is stored but means nothing here.
-fn unheeded(kind: &Kind, object: &Value) -> Vec<String> {
-    if kind.is("apiextensions.k8s.io", "CustomResourceDefinition") { crd::warnings(object) } else { Vec::new() }
-}
-
 fn too_large(len: usize) -> Result<(), Status> {
     if len > OBJECT_BYTES_MAX { Err(Status::too_large(OBJECT_BYTES_MAX)) } else { Ok(()) }
-}
-
-/// The object without what only the server writes: for comparing.
-pub(crate) fn without_server_fields(object: &Value) -> Value {
-    let mut copy = object.clone();
-    for field in ["resourceVersion", "managedFields", "generation"] {
-        remove(&mut copy, &["metadata", field]);
-    }
-    as_map(&mut copy);
-    if copy.is_null() { json!({}) } else { copy }
 }

@@ -12,7 +12,7 @@ use super::view::node::Node;
 use super::view::pod::Pod;
 use super::view::taints::{Effect, Taint};
 use super::world::Change;
-use super::{REVISION_HASH, frame};
+use super::{REVISION_HASH, frame, revisions};
 use crate::scheduler::suits;
 use mote_api::time::Time;
 use mote_api::tree::{Value, i64_at, json, list_at, set, str_at};
@@ -176,13 +176,16 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
         tolerations.push(json!({"key": key, "operator": "Exists", "effect": effect}));
     }
     set(&mut template, &["spec", "tolerations"], json!(tolerations));
-    let plan = {
+    let (plan, used) = {
         let world = cx.world.look();
         let all = world.pods.in_namespace(&key.ns).filter(|pod| pod.meta.controlled_by(&uid));
         let mine: Vec<Mine> = all.map(|pod| Mine { pod: pod.clone(), leaving: world.pods.leaving(pod) }).collect();
-        plan(&Pod::parse(&pod_from(&owner, &template)), &update, &nodes, &mine, cx.api.now())
+        let used: Vec<String> =
+            mine.iter().filter_map(|one| one.pod.meta.labels.get(REVISION_HASH).map(str::to_owned)).collect();
+        (plan(&Pod::parse(&pod_from(&owner, &template)), &update, &nodes, &mine, cx.api.now()), used)
     };
     if !mote_api::meta::is_deleting(&object) {
+        revisions::keep(cx, &owner, &object, &update.hash, &used).await?;
         delete_pods(cx, &owner, &plan.delete).await?;
         let pinned = |node: &Rc<str>| {
             let mut pod = pod_from(&owner, &template);

@@ -22,6 +22,7 @@ pub mod namespace;
 pub mod node;
 pub mod pods;
 pub mod replicaset;
+mod revisions;
 pub mod seam;
 pub mod statefulset;
 pub mod view;

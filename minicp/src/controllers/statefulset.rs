@@ -9,7 +9,7 @@ use super::pods::{PodOwner, create_all, delete_pods, pod_from};
 use super::view::apps::template_fingerprint;
 use super::view::pod::Pod;
 use super::world::Change;
-use super::{Context, REVISION_HASH};
+use super::{Context, REVISION_HASH, revisions};
 use mote_api::time::Time;
 use mote_api::tree::{Value, i64_at, json, list_at, remove, set, str_at};
 use std::collections::BTreeMap;
@@ -125,6 +125,9 @@ async fn reconcile(cx: &Context, key: &Key) -> Outcome {
     let about = About { api_version: "apps/v1", kind: "StatefulSet", key: key.clone(), uid };
     let owner = PodOwner { about, component: NAME };
     if !mote_api::meta::is_deleting(&object) {
+        let used: Vec<String> =
+            pods.values().filter_map(|(p, _)| p.meta.labels.get(REVISION_HASH).map(str::to_owned)).collect();
+        revisions::keep(cx, &owner, &object, &d.hash, &used).await?;
         delete_pods(cx, &owner, &plan.delete).await?;
         for at in &plan.create {
             claims(cx, key, &object, *at).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mote_api::crd::{self, CLEANUP_FINALIZER};
+use mote_api::crd::{self, CLEANUP_FINALIZER, Names};
 use mote_api::kind::{Kind, Registry};
 use mote_api::meta;
 use mote_api::time::Time;
@@ -12,8 +12,10 @@ use mote_api::tree::{Value, list_mut, remove, set};
 use crate::api::object;
 use crate::store::Entry;
 
-#[derive(Default)]
-pub(super) struct Definitions(BTreeMap<String, Known>);
+pub(super) struct Definitions {
+    by_name: BTreeMap<String, Known>,
+    names: Names,
+}
 
 struct Known {
     /// Without schemas and managed fields: they are large, and said in `kinds`.
@@ -21,6 +23,15 @@ struct Known {
     kinds: Vec<Rc<Kind>>,
     /// Its objects are gone, and it goes.
     retired: bool,
+    /// Told since it was planned last.
+    new: bool,
+}
+
+impl Known {
+    /// Whether there may be something to do: what is settled and has not changed needs no look, whatever the others do.
+    fn is_open(&self) -> bool {
+        self.new || meta::is_deleting(&self.head) || !crd::condition_is_true(&self.head, "NamesAccepted")
+    }
 }
 
 /// What is to be done about one definition.
@@ -40,13 +51,17 @@ impl Step {
 }
 
 impl Definitions {
+    pub(super) fn new() -> Definitions {
+        Definitions { by_name: BTreeMap::new(), names: Names::new(&Registry::builtin()) }
+    }
+
     /// A definition as it is stored now; None: it is gone.
     pub(super) fn learn(&mut self, own: &Kind, key: &str, entry: Option<&Entry>) {
         let name = key.rsplit('/').next().unwrap_or(key).to_owned();
-        let Some(entry) = entry else {
-            self.0.remove(&name);
-            return;
-        };
+        if let Some(before) = self.by_name.remove(&name) {
+            self.names.remove(&before.head);
+        }
+        let Some(entry) = entry else { return };
         let mut head = object::decode(own, entry);
         let (kinds, wrong) = crd::kinds(&head, entry.modified.0);
         for why in wrong {
@@ -57,29 +72,31 @@ impl Definitions {
         }
         remove(&mut head, &["metadata", "managedFields"]);
         let kinds = kinds.into_iter().map(Rc::new).collect();
-        self.0.insert(name, Known { head, kinds, retired: false });
+        self.names.add(&head);
+        self.by_name.insert(name, Known { head, kinds, retired: false, new: true });
     }
 
     /// What to do. Names are given in the order of creation; what is planned counts at once.
-    pub(super) fn plan(&mut self, builtin: &Registry, now: Time) -> Vec<Step> {
+    pub(super) fn plan(&mut self, now: Time) -> Vec<Step> {
+        let open = self.by_name.iter().filter(|(_, known)| known.is_open());
+        let mut open: Vec<(String, String)> =
+            open.map(|(name, known)| (meta::creation_timestamp(&known.head).to_owned(), name.clone())).collect();
+        open.sort();
         let mut steps = Vec::new();
-        let mut heads: Vec<Value> = self.0.values().map(|k| k.head.clone()).collect();
-        heads.sort_by_key(|h| (meta::creation_timestamp(h).to_owned(), meta::name(h).to_owned()));
-        for i in 0..heads.len() {
-            let Some(head) = heads.get(i) else { continue };
-            let name = meta::name(head).to_owned();
-            let status = crd::status_of(head, &heads, builtin, now);
-            if meta::is_deleting(head) {
-                if meta::finalizers(head).any(|f| f == CLEANUP_FINALIZER) {
-                    steps.push(Step::End { name, kind: Rc::new(crd::stored_kind(head)) });
+        for (_, name) in open {
+            let Some(known) = self.by_name.get_mut(&name) else { continue };
+            known.new = false;
+            if meta::is_deleting(&known.head) {
+                if meta::finalizers(&known.head).any(|f| f == CLEANUP_FINALIZER) {
+                    steps.push(Step::End { name, kind: Rc::new(crd::stored_kind(&known.head)) });
                 }
-            } else if head.get("status") != Some(&status) {
-                if let Some(known) = self.0.get_mut(&name) {
-                    set(&mut known.head, &["status"], status.clone());
-                }
-                if let Some(head) = heads.get_mut(i) {
-                    set(head, &["status"], status.clone());
-                }
+                continue;
+            }
+            let status = crd::status_of(&known.head, &self.names, now);
+            if known.head.get("status") != Some(&status) {
+                self.names.remove(&known.head);
+                set(&mut known.head, &["status"], status.clone());
+                self.names.add(&known.head);
                 steps.push(Step::Tell { name, status });
             }
         }
@@ -88,21 +105,23 @@ impl Definitions {
 
     /// What was planned was not written: it is to be planned again.
     pub(super) fn untold(&mut self, name: &str) {
-        if let Some(known) = self.0.get_mut(name) {
+        if let Some(known) = self.by_name.get_mut(name) {
+            self.names.remove(&known.head);
             remove(&mut known.head, &["status", "conditions"]);
+            self.names.add(&known.head);
         }
     }
 
     /// The definition serves no more.
     pub(super) fn retire(&mut self, name: &str) {
-        if let Some(known) = self.0.get_mut(name) {
+        if let Some(known) = self.by_name.get_mut(name) {
             known.retired = true;
         }
     }
 
     /// Built-in kinds and those of established definitions.
     pub(super) fn registry(&self) -> Registry {
-        let served = self.0.values().filter(|k| !k.retired && crd::condition_is_true(&k.head, "Established"));
+        let served = self.by_name.values().filter(|k| !k.retired && crd::condition_is_true(&k.head, "Established"));
         Registry::with(served.flat_map(|k| k.kinds.iter().cloned()).collect())
     }
 }
@@ -129,28 +148,45 @@ mod tests {
 
     #[test]
     fn two_that_come_at_once_do_not_both_get_a_name() {
-        let mut all = Definitions::default();
+        let mut all = Definitions::new();
         learn(&mut all, definition("bs.g.example.com", "bs", "2026-01-01T00:00:02Z"));
         learn(&mut all, definition("cs.g.example.com", "cs", "2026-01-01T00:00:01Z"));
-        let steps = all.plan(&Registry::builtin(), Time::from_unix(1_800_000_000));
+        let steps = all.plan(Time::from_unix(1_800_000_000));
         assert_eq!(steps.iter().map(Step::name).collect::<Vec<_>>(), ["cs.g.example.com", "bs.g.example.com"]);
         let registry = all.registry();
         assert!(registry.find("cs.g.example.com").is_some(), "the first gets it");
         assert!(registry.find("bs.g.example.com").is_none(), "both want x");
-        assert!(all.plan(&Registry::builtin(), Time::from_unix(1_900_000_000)).is_empty(), "all is said");
+        assert!(all.plan(Time::from_unix(1_900_000_000)).is_empty(), "all is said");
+    }
+
+    #[test]
+    fn what_is_settled_is_left_alone_and_a_freed_name_is_given() {
+        let now = Time::from_unix(1_800_000_000);
+        let mut all = Definitions::new();
+        let mut first = definition("cs.g.example.com", "cs", "2026-01-01T00:00:01Z");
+        learn(&mut all, first.clone());
+        learn(&mut all, definition("bs.g.example.com", "bs", "2026-01-01T00:00:02Z"));
+        assert_eq!(all.plan(now).len(), 2);
+        let open = |all: &Definitions| all.by_name.values().filter(|k| k.is_open()).count();
+        assert_eq!(open(&all), 1, "the one that waits for its name");
+        first["spec"]["names"].as_object_mut().unwrap().remove("shortNames");
+        learn(&mut all, first);
+        let told: Vec<String> = all.plan(now).iter().map(|s| s.name().to_owned()).collect();
+        assert_eq!(told, ["cs.g.example.com", "bs.g.example.com"]);
+        assert!(all.registry().find("bs.g.example.com").is_some() && open(&all) == 0);
     }
 
     #[test]
     fn what_is_deleted_ends_its_objects_first() {
-        let mut all = Definitions::default();
+        let mut all = Definitions::new();
         let mut object = definition("cs.g.example.com", "cs", "2026-01-01T00:00:01Z");
         learn(&mut all, object.clone());
-        all.plan(&Registry::builtin(), Time::from_unix(1_800_000_000));
+        all.plan(Time::from_unix(1_800_000_000));
         set(&mut object, &["status"], json!({"conditions": [{"type": "Established", "status": "True"}]}));
         set(&mut object, &["metadata", "deletionTimestamp"], json!("2026-01-01T00:00:03Z"));
         set(&mut object, &["metadata", "finalizers"], json!([CLEANUP_FINALIZER]));
         learn(&mut all, object);
-        let steps = all.plan(&Registry::builtin(), Time::from_unix(1_800_000_000));
+        let steps = all.plan(Time::from_unix(1_800_000_000));
         assert!(matches!(steps.as_slice(), [Step::End { kind, .. }] if kind.plural == "cs"));
         let served = all.registry().find("cs.g.example.com").cloned();
         assert!(

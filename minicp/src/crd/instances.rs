@@ -6,9 +6,8 @@ use mote_api::kind::Kind;
 use mote_api::meta;
 use mote_api::status::Status;
 
-use crate::api::client::DeleteOptions;
-use crate::api::read::ListQuery;
 use crate::api::request::WriteOptions;
+use crate::api::words::{DeleteOptions, ListQuery};
 use crate::api::{Api, object};
 
 /// Objects held in memory at a time.

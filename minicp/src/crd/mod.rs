@@ -17,7 +17,7 @@ use mote_api::tree::{json, list_at, set};
 
 use crate::api::Api;
 use crate::api::request::WriteOptions;
-use crate::api::write::Place;
+use crate::api::words::Place;
 use crate::store::{Ended, Watcher};
 use definitions::{Definitions, Step};
 
@@ -34,7 +34,7 @@ pub(crate) struct Loop {
 
 /// Serves what was established before. Ready when the kinds are.
 pub(crate) async fn load(api: &Rc<Api>) -> Result<Loop, Status> {
-    let mut definitions = Definitions::default();
+    let mut definitions = Definitions::new();
     let range = api.store.range(PREFIX, "", None, 0).await?;
     let kind = own_kind(api)?;
     for (key, entry) in &range.entries {
@@ -85,7 +85,7 @@ fn serve(api: &Api, definitions: &Definitions) {
 /// Does what is to be done; true: something is left to look at again.
 async fn execute(api: &Rc<Api>, definitions: &mut Definitions, options: &WriteOptions) -> bool {
     let mut again = false;
-    let steps = definitions.plan(&api.registry(), api.now());
+    let steps = definitions.plan(api.now());
     serve(api, definitions);
     for step in steps {
         let done = match &step {

@@ -12,12 +12,9 @@ use super::answer::{self, Answer, Form};
 use super::asked::{Asked, read_tree};
 use super::{App, list, proxy, relay, watch};
 use crate::api::admit;
-use crate::api::client::DeleteOptions;
 use crate::api::object;
-use crate::api::patch::PatchType;
-use crate::api::read::ListQuery;
 use crate::api::request::{Target, Verb, WriteOptions};
-use crate::api::write::{Place, Written};
+use crate::api::words::{DeleteOptions, ListQuery, PatchType, Place, Written};
 use crate::auth::review;
 
 /// Kinds whose delete answers with the object even when it is gone at once (upstream's `ReturnDeletedObject`); all others say Success. Clients that parse

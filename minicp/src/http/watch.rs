@@ -15,8 +15,9 @@ use super::asked::Asked;
 use super::body::AnswerBody;
 use crate::api::client::EventType;
 use crate::api::object;
-use crate::api::read::{ApiWatch, ListQuery, Told, bookmark};
+use crate::api::read::{ApiWatch, Told, bookmark};
 use crate::api::request::Target;
+use crate::api::words::ListQuery;
 use crate::store::{Ended, Entry, Revision};
 
 /// Chunks on their way to one client; then the store's queue fills ([`crate::store::WATCH_BACKLOG_MAX`]), then the client is cut off.

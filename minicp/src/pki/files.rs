@@ -16,12 +16,14 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes files of one folder with mode 0600, in this order, so that after a crash there is of each the old one or the new one.
+/// Writes files of one folder with mode 0600, so that after a crash there is of each the old one or the new one, and none before those that stand
+/// in front of it.
 pub fn write_private(folder: &Path, files: &[(&str, &str)]) -> io::Result<()> {
-    for (name, text) in files {
-        let temp = write_temp(folder, name, text)?;
-        temp.1.sync_all()?;
-        fs::rename(&temp.0, folder.join(name))?;
+    // All are written before the first is waited for: most file systems bring them to the disk together.
+    let written = files.iter().map(|(name, text)| write_temp(folder, name, text)).collect::<io::Result<Vec<_>>>()?;
+    for ((name, _), (temp, file)) in files.iter().zip(written) {
+        file.sync_all()?;
+        fs::rename(temp, folder.join(name))?;
     }
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -17,6 +17,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use ring::digest;
+use ring::rand::{SecureRandom, SystemRandom};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
@@ -66,18 +67,32 @@ pub enum Use {
     Server,
 }
 
+/// Files that a folder lacks, with what shall be in them.
+type Missing = Vec<(&'static str, String)>;
+
+/// The CA and the other secrets of a data folder, each made on first use.
+pub fn open(dir: &Path, now: Time) -> Result<(Authority, Secrets), PkiError> {
+    files::make_private_dir(dir).map_err(|e| PkiError::File("make", dir.into(), e))?;
+    let mut missing = Missing::new();
+    let authority = Authority::load(dir, now, &mut missing)?;
+    let secrets = Secrets::load(dir, &mut missing)?;
+    if !missing.is_empty() {
+        // All at once: each alone would wait for the disk.
+        let files: Vec<(&str, &str)> = missing.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        files::write_private(dir, &files).map_err(|e| PkiError::File("write keys in", dir.into(), e))?;
+    }
+    Ok((authority, secrets))
+}
+
 impl Authority {
-    /// Loads the CA of a data folder, or makes one.
-    pub fn open(dir: &Path, now: Time) -> Result<Authority, PkiError> {
-        files::make_private_dir(dir).map_err(|e| PkiError::File("make", dir.into(), e))?;
+    fn load(dir: &Path, now: Time, missing: &mut Missing) -> Result<Authority, PkiError> {
         let (cert, key) = (dir.join("ca.crt"), dir.join("ca.key"));
         let identity = match (read(&cert)?, read(&key)?) {
             (Some(cert_pem), Some(key_pem)) => Identity { cert_pem, key_pem },
             _ => {
                 let made = new_ca(now)?;
                 // The key first: a certificate without a key would be of no use.
-                let files = [("ca.key", made.key_pem.as_str()), ("ca.crt", &made.cert_pem)];
-                files::write_private(dir, &files).map_err(|e| PkiError::File("write the CA in", dir.into(), e))?;
+                missing.extend([("ca.key", made.key_pem.clone()), ("ca.crt", made.cert_pem.clone())]);
                 made
             }
         };
@@ -188,28 +203,39 @@ fn new_ca(now: Time) -> Result<Identity, PkiError> {
     Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
 }
 
-/// The join token `<id>.<secret>` of a data folder, made on first use.
-pub fn join_token(dir: &Path, random: impl Fn() -> String) -> Result<String, PkiError> {
-    let path = dir.join("join-token");
-    if let Some(token) = read(&path)?.map(|t| t.trim().to_owned()).filter(|t| t.len() == 23) {
-        return Ok(token);
-    }
-    let text = random();
-    let (id, secret) = text.split_at_checked(6).unwrap_or(("", ""));
-    let token = format!("{id}.{}", secret.get(..16).unwrap_or_default());
-    files::write_private(dir, &[("join-token", &token)]).map_err(|e| PkiError::File("write", path, e))?;
-    Ok(token)
+/// What a data folder keeps secret beside the CA.
+pub struct Secrets {
+    /// The join token `<id>.<secret>`.
+    pub join_token: String,
+    /// The keys (PEM) that sign service-account tokens.
+    pub account_keys: String,
 }
 
-/// The keys that sign service-account tokens, made on first use.
-pub fn account_keys(dir: &Path) -> Result<String, PkiError> {
-    let path = dir.join("sa.key");
-    if let Some(pem) = read(&path)?.filter(|p| !p.trim().is_empty()) {
-        return Ok(pem);
+impl Secrets {
+    fn load(dir: &Path, missing: &mut Missing) -> Result<Secrets, PkiError> {
+        let join_token = match read(&dir.join("join-token"))?.map(|t| t.trim().to_owned()).filter(|t| t.len() == 23) {
+            Some(token) => token,
+            None => {
+                let mut random = [0; 11];
+                let filled = SystemRandom::new().fill(&mut random);
+                filled.map_err(|_| PkiError::Certificate("join token".into(), "no random bytes".into()))?;
+                let hex: String = random.iter().map(|b| format!("{b:02x}")).collect();
+                let (id, secret) = hex.split_at_checked(6).unwrap_or_default();
+                let token = format!("{id}.{secret}");
+                missing.push(("join-token", token.clone()));
+                token
+            }
+        };
+        let account_keys = match read(&dir.join("sa.key"))?.filter(|p| !p.trim().is_empty()) {
+            Some(keys) => keys,
+            None => {
+                let pem = KeyPair::generate().map_err(failed("generate sa.key"))?.serialize_pem();
+                missing.push(("sa.key", pem.clone()));
+                pem
+            }
+        };
+        Ok(Secrets { join_token, account_keys })
     }
-    let pem = KeyPair::generate().map_err(failed("generate sa.key"))?.serialize_pem();
-    files::write_private(dir, &[("sa.key", &pem)]).map_err(|e| PkiError::File("write", path, e))?;
-    Ok(pem)
 }
 
 fn read(path: &Path) -> Result<Option<String>, PkiError> {

@@ -4,6 +4,7 @@
 
 mod kinds;
 mod objects;
+mod subresources;
 mod wire;
 
 use std::rc::Rc;

@@ -26,7 +26,9 @@ fn what_was_done_is_on_record() {
         let mut events: Vec<Value> = Vec::new();
         for _ in 0..200 {
             let text = std::fs::read_to_string(&path).unwrap();
-            events = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            // The last line may be on its way.
+            let whole = text.split_inclusive('\n').filter(|l| l.ends_with('\n'));
+            events = whole.map(|l| serde_json::from_str(l).unwrap()).collect();
             if events.len() >= 5 {
                 break;
             }
@@ -194,15 +196,7 @@ fn who_says_nothing_is_not_kept() {
             }
             silent.push(tcp);
         }
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = rustls_pki_types::pem::PemObject::from_pem_slice(server.ca_pem().as_bytes()).unwrap();
-        roots.add(ca).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_root_certificates(roots).with_no_client_auth();
-        let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let (tls, name) = stranger(&server);
         let tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
         let mut slow = tls.connect(name.clone(), tcp).await.unwrap();
         slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
@@ -223,6 +217,110 @@ fn who_says_nothing_is_not_kept() {
         let _ = slow.read_to_end(&mut rest).await;
         assert!(!rest.starts_with(b"HTTP/1.1 200"));
         tokio::time::resume();
+        server.stop().await;
+    });
+}
+
+/// What somebody without any proof connects with.
+fn stranger(server: &Server) -> (tokio_rustls::TlsConnector, rustls_pki_types::ServerName<'static>) {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = rustls_pki_types::pem::PemObject::from_pem_slice(server.ca_pem().as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+    (tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)), name)
+}
+
+#[test]
+fn a_stranger_may_ask_for_health_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    local(async {
+        let server = start(dir.path()).await.unwrap_or_else(|e| panic!("{e}"));
+        let address = server.url().trim_start_matches("https://").to_owned();
+        let (tls, name) = stranger(&server);
+        let tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let stream = tls.connect(name, tcp).await.unwrap();
+        let (mut http, connection) = handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+        tokio::task::spawn_local(connection);
+        for (method, path, token, code) in [
+            ("GET", "/healthz", "", 200),
+            ("GET", "/livez", "", 200),
+            ("GET", "/readyz", "", 200),
+            ("GET", "/version", "", 401),
+            ("GET", "/metrics", "", 401),
+            ("GET", "/api", "", 401),
+            ("GET", "/apis/apps/v1", "", 401),
+            ("GET", "/openapi/v2", "", 401),
+            ("GET", "/openapi/v3", "", 401),
+            ("GET", MAPS, "", 401),
+            ("POST", MAPS, "", 401),
+            ("POST", "/healthz", "", 401),
+            ("GET", "/healthz/../api/v1/secrets", "", 401),
+            ("GET", MAPS, "Bearer nonsense", 401),
+            ("GET", MAPS, "Basic YWRtaW46YWRtaW4=", 401),
+        ] {
+            let request =
+                Request::builder().method(method).uri(path).header("host", "x").header("authorization", token);
+            let answer = http.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), code, "{method} {path} {token}");
+            answer.into_body().collect().await.unwrap();
+        }
+        server.stop().await;
+    });
+}
+
+/// One address cannot hold all connections, nor can all addresses hold more than there are: what is too much is closed at once.
+#[test]
+fn connections_are_bounded_by_address_and_in_all() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpSocket, TcpStream};
+    const ALL: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    local(async {
+        let mut config = Config::new(dir.path().into(), "127.0.0.1:0".parse().unwrap());
+        (config.controllers, config.connections_max) = (false, ALL);
+        let server = Server::start(config, Rc::new(SystemClock)).await.unwrap_or_else(|e| panic!("{e}"));
+        let address = server.url().trim_start_matches("https://").parse().unwrap();
+        let from = async |source: &str| -> TcpStream {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+            socket.connect(address).await.unwrap()
+        };
+        let (tls, name) = stranger(&server);
+        let is_served = async |tcp: TcpStream| -> bool {
+            let Ok(mut stream) = tls.connect(name.clone(), tcp).await else { return false };
+            let asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let mut answer = Vec::new();
+            stream.write_all(asked).await.is_ok()
+                && stream.read_to_end(&mut answer).await.is_ok()
+                && answer.starts_with(b"HTTP/1.1 200")
+        };
+        let is_closed = async |mut tcp: TcpStream| matches!(tcp.read(&mut [0]).await, Ok(0) | Err(_));
+        let mut held = Vec::new();
+        for _ in 0..ALL * 3 / 4 {
+            held.push(from("127.0.0.1").await);
+        }
+        assert!(is_closed(from("127.0.0.1").await).await, "one address has its share");
+        assert!(is_served(from("127.0.0.2").await).await, "another is served");
+        // The server's end of it is to be gone, too.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        for source in ["127.0.0.2", "127.0.0.3"] {
+            held.push(from(source).await);
+        }
+        assert!(is_closed(from("127.0.0.4").await).await, "all are taken");
+        // One goes, and there is room.
+        held.swap_remove(0);
+        let mut served = false;
+        for _ in 0..200 {
+            served = is_served(from("127.0.0.4").await).await;
+            if served {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(served);
         server.stop().await;
     });
 }

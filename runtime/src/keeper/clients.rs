@@ -1,7 +1,7 @@
 //! The sockets of the keeper's clients: never waited for, bounded, dropped when slow or strange. Descriptors that come with a request
 //! wait for it to be taken up; those nobody takes are closed.
 
-use super::protocol::{Call, Decoder, Event, Failure, FailureKind, FrameError, Message, Reply, encode};
+use super::protocol::{Event, Failure, FailureKind, FrameError, Reply, Told, encode_onto};
 use crate::descriptors;
 use nix::sys::socket::MsgFlags;
 use std::io::{self, ErrorKind, Write};
@@ -11,6 +11,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 pub(crate) const CLIENTS_MAX: usize = 32;
 /// Unsent bytes per client; more = it does not read, and it is dropped.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
+/// Kept of a client's buffers when they are empty, and by us when he has gone.
+const BUFFER_BYTES: usize = 16 << 10;
 /// Read per turn.
 const READ_BYTES_MAX: usize = 1 << 20;
 
@@ -18,7 +20,8 @@ pub(crate) struct Client {
     pub(crate) id: u64,
     pub(crate) stream: UnixStream,
     pub(crate) events: bool,
-    decoder: Decoder,
+    /// What came and is not handled yet.
+    inbox: Vec<u8>,
     unsent: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     /// Ends once everything is sent.
@@ -30,6 +33,8 @@ pub(crate) struct Client {
 pub(crate) struct Clients {
     all: Vec<Client>,
     last_id: u64,
+    /// Buffers of those who have gone: there are never more than of the most who were here at once.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Clients {
@@ -44,13 +49,14 @@ impl Clients {
             }
             self.last_id += 1;
             let id = self.last_id;
-            let decoder = Decoder::default();
+            let mut buffer = || self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
+            let (inbox, unsent) = (buffer(), buffer());
             self.all.push(Client {
                 id,
                 stream,
                 events: false,
-                decoder,
-                unsent: Vec::new(),
+                inbox,
+                unsent,
                 descriptors: Vec::new(),
                 closing: false,
                 dead: false,
@@ -58,28 +64,41 @@ impl Clients {
         }
     }
 
-    /// Everything client `id` has asked by now.
-    pub(crate) fn read(&mut self, id: u64, buffer: &mut [u8]) -> Vec<Call> {
+    /// Everything that has come from client `id` by now; to be given back by [`Clients::handled`].
+    pub(crate) fn read(&mut self, id: u64, buffer: &mut [u8]) -> Vec<u8> {
         let Some(client) = self.all.iter_mut().find(|c| c.id == id) else { return Vec::new() };
-        let mut calls = Vec::new();
         let mut total = 0;
         while total < READ_BYTES_MAX && !client.closing {
             match client.receive(buffer) {
                 Ok(0) => client.dead = true,
                 Ok(count) => {
                     total += count;
-                    client.decoder.push(buffer.get(..count).unwrap_or_default());
-                    match drain(&mut client.decoder, &mut calls) {
-                        Ok(()) => continue,
-                        Err(e) => client.refuse(&e),
-                    }
+                    client.inbox.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                    continue;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => client.dead = e.kind() != ErrorKind::WouldBlock,
             }
             break;
         }
-        calls
+        std::mem::take(&mut client.inbox)
+    }
+
+    /// The first `count` bytes of what was read are done with.
+    pub(crate) fn handled(&mut self, id: u64, mut inbox: Vec<u8>, count: usize) {
+        let Some(client) = self.all.iter_mut().find(|c| c.id == id) else { return };
+        inbox.drain(..count.min(inbox.len()));
+        if inbox.is_empty() {
+            inbox.shrink_to(BUFFER_BYTES); // a large start request must not stay in the keeper's memory
+        }
+        client.inbox = inbox;
+    }
+
+    /// The stream of client `id` makes no sense any more.
+    pub(crate) fn refuse(&mut self, id: u64, error: &FrameError) {
+        if let Some(client) = self.all.iter_mut().find(|c| c.id == id) {
+            client.refuse(error);
+        }
     }
 
     /// The descriptors that came with the last requests of client `id`.
@@ -96,13 +115,13 @@ impl Clients {
 
     pub(crate) fn reply(&mut self, (id, seq): (u64, u32), reply: Reply) {
         if let Some(client) = self.all.iter_mut().find(|c| c.id == id) {
-            client.send(&Message::Reply { seq, reply });
+            client.send(&Told::Reply { seq, reply: &reply });
         }
     }
 
     pub(crate) fn tell(&mut self, event: &Event) {
         for client in self.all.iter_mut().filter(|c| c.events) {
-            client.send(&Message::Event(event.clone()));
+            client.send(&Told::Event(event));
         }
     }
 
@@ -113,15 +132,16 @@ impl Clients {
     }
 
     pub(crate) fn sweep(&mut self) {
-        self.all.retain(|c| !(c.dead || c.closing && c.unsent.is_empty()));
+        let gone = |c: &mut Client| c.dead || c.closing && c.unsent.is_empty();
+        for mut client in self.all.extract_if(.., gone) {
+            for buffer in [&mut client.inbox, &mut client.unsent].map(std::mem::take) {
+                let mut buffer = buffer;
+                buffer.clear();
+                buffer.shrink_to(BUFFER_BYTES);
+                self.spare.push(buffer);
+            }
+        }
     }
-}
-
-fn drain(decoder: &mut Decoder, calls: &mut Vec<Call>) -> Result<(), FrameError> {
-    while let Some(call) = decoder.next_frame()? {
-        calls.push(call);
-    }
-    Ok(())
 }
 
 /// Root, or whoever runs this keeper.
@@ -145,14 +165,15 @@ impl Client {
 
     fn refuse(&mut self, error: &FrameError) {
         let kind = if matches!(error, FrameError::Version(_)) { FailureKind::Version } else { FailureKind::Invalid };
-        self.send(&Message::Reply { seq: 0, reply: Reply::Failed(Failure::new(kind, error.to_string())) });
+        let reply = Reply::Failed(Failure::new(kind, error.to_string()));
+        self.send(&Told::Reply { seq: 0, reply: &reply });
         self.closing = true;
     }
 
-    fn send(&mut self, message: &Message) {
-        match encode(message) {
-            Ok(frame) if self.unsent.len() + frame.len() <= BACKLOG_BYTES_MAX => {
-                self.unsent.extend_from_slice(&frame);
+    fn send(&mut self, message: &Told<'_>) {
+        match encode_onto(std::mem::take(&mut self.unsent), message) {
+            Ok(unsent) if unsent.len() <= BACKLOG_BYTES_MAX => {
+                self.unsent = unsent;
                 self.flush();
             }
             _ => self.dead = true,
@@ -171,7 +192,7 @@ impl Client {
         }
         self.dead |= !self.unsent.is_empty();
         if self.unsent.is_empty() {
-            self.unsent = Vec::new();
+            self.unsent.shrink_to(BUFFER_BYTES);
         }
     }
 }

@@ -63,6 +63,42 @@ pub struct Attach {
     pub stdin: bool,
 }
 
+/// A [`Call`] as the keeper reads it: the names of short requests are looked at where they lie in the frame, so that these cost no memory.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) struct Asked<'a> {
+    pub(crate) seq: u32,
+    #[serde(borrow)]
+    pub(crate) request: Wanted<'a>,
+}
+
+/// [`Request`], variant by variant in its order.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) enum Wanted<'a> {
+    Hello { events: bool },
+    Sandbox(Box<Sandbox>),
+    RemoveSandbox { id: &'a str },
+    Start(Box<Container>),
+    Signal { id: &'a str, signal: i32, all: bool },
+    Remove { id: &'a str },
+    List,
+    Exec(Box<Exec>),
+    Update { id: &'a str, resources: Box<Resources> },
+    ReopenLog { id: &'a str },
+    Shutdown,
+    Session(Box<Session>),
+    Attach(WantedAttach<'a>),
+}
+
+/// [`Attach`].
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) struct WantedAttach<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) stdin: bool,
+}
+
 /// A process that somebody talks to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Session {
@@ -105,6 +141,13 @@ pub struct Exec {
 pub enum Message {
     Reply { seq: u32, reply: Reply },
     Event(Event),
+}
+
+/// [`Message`] as the keeper writes it.
+#[derive(Serialize)]
+pub(crate) enum Told<'a> {
+    Reply { seq: u32, reply: &'a Reply },
+    Event(&'a Event),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -239,17 +282,47 @@ pub enum FrameError {
     Payload(String),
 }
 
+/// Bytes before a frame's payload.
+const HEADER_BYTES: usize = 6;
+
 /// One whole frame, ready to be written.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
-    let frame = postcard::to_extend(value, vec![0u8; 6]).map_err(|e| FrameError::Payload(e.to_string()))?;
-    let length = frame.len().saturating_sub(4);
+    encode_onto(Vec::new(), value)
+}
+
+/// The same behind what is there already; after an error all of it is lost.
+pub(crate) fn encode_onto<T: Serialize>(mut bytes: Vec<u8>, value: &T) -> Result<Vec<u8>, FrameError> {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; HEADER_BYTES]);
+    let mut bytes = postcard::to_extend(value, bytes).map_err(|e| FrameError::Payload(e.to_string()))?;
+    let length = bytes.len().saturating_sub(start + 4);
     if length > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge);
     }
-    let mut frame = frame;
     let header = (length as u32).to_le_bytes().into_iter().chain(VERSION.to_le_bytes());
-    frame.iter_mut().zip(header).for_each(|(to, from)| *to = from);
-    Ok(frame)
+    bytes.iter_mut().skip(start).zip(header).for_each(|(to, from)| *to = from);
+    Ok(bytes)
+}
+
+/// The first frame's payload and the length of the whole frame, `None` while bytes are missing.
+pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<(&[u8], usize)>, FrameError> {
+    let Some((head, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*head) as usize;
+    if !(2..=FRAME_BYTES_MAX).contains(&length) {
+        return Err(FrameError::Length(length));
+    }
+    let Some(frame) = rest.get(..length) else { return Ok(None) };
+    let (version, payload) = frame.split_first_chunk::<2>().ok_or(FrameError::Length(length))?;
+    let version = u16::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(FrameError::Version(version));
+    }
+    Ok(Some((payload, 4 + length)))
+}
+
+/// What a payload says.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, FrameError> {
+    postcard::from_bytes(payload).map_err(|e| FrameError::Payload(e.to_string()))
 }
 
 /// Bytes in, frames out. After an error the stream is lost: close the connection.
@@ -265,21 +338,11 @@ impl Decoder {
 
     /// The next whole frame, `None` while bytes are missing.
     pub fn next_frame<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
-        let Some((head, rest)) = self.buffer.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_le_bytes(*head) as usize;
-        if !(2..=FRAME_BYTES_MAX).contains(&length) {
-            return Err(FrameError::Length(length));
-        }
-        let Some(frame) = rest.get(..length) else { return Ok(None) };
-        let (version, payload) = frame.split_first_chunk::<2>().ok_or(FrameError::Length(length))?;
-        let version = u16::from_le_bytes(*version);
-        if version != VERSION {
-            return Err(FrameError::Version(version));
-        }
-        let value = postcard::from_bytes(payload).map_err(|e| FrameError::Payload(e.to_string()))?;
-        self.buffer.drain(..4 + length);
+        let Some((payload, whole)) = first_frame(&self.buffer)? else { return Ok(None) };
+        let value = decode(payload)?;
+        self.buffer.drain(..whole);
         if self.buffer.is_empty() {
-            self.buffer = Vec::new(); // a large start request must not stay in the keeper's memory
+            self.buffer = Vec::new(); // a large frame must not stay in memory
         }
         Ok(Some(value))
     }

@@ -11,7 +11,7 @@ use super::held::{Held, Phase};
 use super::journal::Journal;
 use super::kept::{Kept, UNCLAIMED};
 use super::log::CHUNK_BYTES;
-use super::protocol::{Call, Event, Exit, Failure, FailureKind, Reply};
+use super::protocol::{Asked, Event, Exit, Failure, FailureKind, Reply, decode, first_frame};
 use super::removal::Removal;
 use super::rundir::RunDir;
 use super::stdio::client_key;
@@ -272,11 +272,7 @@ impl Server {
             Source::Children => self.reap(),
             Source::Client(id) => {
                 self.clients.flush(id);
-                for Call { seq, request } in self.clients.read(id, self.buffer.as_mut_slice()) {
-                    if let Some(reply) = self.answer((id, seq), request) {
-                        self.clients.reply((id, seq), reply);
-                    }
-                }
+                self.listen_to(id);
             }
             Source::Report(id) => {
                 if let Some(verdict) = self.held.get_mut(&*id).and_then(Held::listen) {
@@ -309,6 +305,29 @@ impl Server {
                     run.listen();
                 }
             }
+        }
+    }
+
+    /// Everything client `id` has asked by now.
+    fn listen_to(&mut self, id: u64) {
+        let inbox = self.clients.read(id, self.buffer.as_mut_slice());
+        let mut handled = 0;
+        let ended = loop {
+            let rest = inbox.get(handled..).unwrap_or_default();
+            match first_frame(rest).and_then(|frame| frame.map(|(p, n)| Ok((decode(p)?, n))).transpose()) {
+                Ok(Some((Asked { seq, request }, count))) => {
+                    handled += count;
+                    if let Some(reply) = self.answer((id, seq), request) {
+                        self.clients.reply((id, seq), reply);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        self.clients.handled(id, inbox, handled);
+        if let Err(e) = ended {
+            self.clients.refuse(id, &e);
         }
     }
 

@@ -6,7 +6,7 @@ use super::attach::{ATTACHED_MAX, Attachment, Audience};
 use super::journal::Journal;
 use super::kept::{Kept, key};
 use super::log::{CHUNK_BYTES, LogFile, Stream};
-use super::protocol::{Attach, Attached, Failure, FailureKind};
+use super::protocol::{Attached, Failure, FailureKind, WantedAttach};
 use super::session;
 use crate::container::{self, Log, Stdin};
 use crate::stages::{ERR, IN, IN_ONCE, OUT};
@@ -216,7 +216,12 @@ impl Stdio {
     }
 
     /// One more client. `stdin` is handed over at most once where it is to end with its first holder: the guard must be told then.
-    pub(crate) fn attach(&mut self, asked: &Attach, number: u64, fds: Vec<OwnedFd>) -> Result<Attached, Failure> {
+    pub(crate) fn attach(
+        &mut self,
+        asked: &WantedAttach<'_>,
+        number: u64,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Attached, Failure> {
         let refused = |kind, text: String| Failure::new(kind, format!("attach to {}: {text}", asked.id));
         let Ok([socket, out, err]) = <[OwnedFd; 3]>::try_from(fds) else {
             return Err(refused(FailureKind::Invalid, "three descriptors must come with it".into()));

@@ -100,7 +100,8 @@ fn stats(layout: &Layout, path: &str) -> Value {
             "kernel": number(read("cpuacct", "cpuacct.usage_sys", "")), "user": number(read("cpuacct", "cpuacct.usage_user", ""))})
     };
     let throttled = field(&cpu, "throttled_time").max(field(&cpu, "throttled_usec") * 1000);
-    json!({
+    let pressure = |controller: &str, file: &str| psi(&read(controller, "", file));
+    let mut all = json!({
         "cpu": {"usage": usage, "throttling": {"periods": field(&cpu, "nr_periods"),
             "throttledPeriods": field(&cpu, "nr_throttled"), "throttledTime": throttled}},
         "memory": {
@@ -115,12 +116,48 @@ fn stats(layout: &Layout, path: &str) -> Value {
         "pids": {"current": number(read("pids", "pids.current", "pids.current")),
             "limit": number(read("pids", "pids.max", "pids.max"))},
         "blkio": {}, "hugetlb": {}, "intel_rdt": {}, "network_interfaces": null,
-    })
+    });
+    // As runc 1.2: only where the kernel tells it.
+    for (group, controller, file) in
+        [("cpu", "cpu", "cpu.pressure"), ("memory", "memory", "memory.pressure"), ("blkio", "blkio", "io.pressure")]
+    {
+        if let (Some(told), Some(group)) =
+            (pressure(controller, file), all.get_mut(group).and_then(Value::as_object_mut))
+        {
+            group.insert("psi".into(), told);
+        }
+    }
+    all
+}
+
+/// Pressure stall information (Documentation/accounting/psi.rst): `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, percent and microseconds.
+fn psi(text: &str) -> Option<Value> {
+    let mut all = Map::new();
+    for line in text.lines() {
+        let (kind, rest) = line.split_once(' ')?;
+        let mut fields = Map::new();
+        for (key, value) in rest.split(' ').filter_map(|field| field.split_once('=')) {
+            let value =
+                if key == "total" { json!(value.parse::<u64>().ok()?) } else { json!(value.parse::<f64>().ok()?) };
+            fields.insert(key.to_owned(), value);
+        }
+        all.insert(kind.to_owned(), Value::Object(fields));
+    }
+    (!all.is_empty()).then_some(Value::Object(all))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pressure_is_read() {
+        let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.25 total=3\n";
+        let expected = json!({"some": {"avg10": 1.5, "avg60": 0.0, "avg300": 0.0, "total": 12},
+            "full": {"avg10": 0.0, "avg60": 0.0, "avg300": 0.25, "total": 3}});
+        assert_eq!(psi(text), Some(expected));
+        assert_eq!((psi(""), psi("some avg10=x")), (None, None));
+    }
 
     #[test]
     fn durations() {

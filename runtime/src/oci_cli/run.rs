@@ -196,6 +196,7 @@ fn make(args: &Args, id: &str, hold: bool, detached: bool) -> Result<Made, Strin
         Err(e) => {
             let _ = sys::pidfd_send_signal(made.launched.pidfd.as_fd(), libc::SIGKILL);
             let _ = made.group().remove(&made.layout, &made.folder);
+            poststop(&made.bundle.extras.hooks, &state);
             return Err(e);
         }
     }
@@ -360,8 +361,9 @@ pub(super) fn run(args: &Args, id: &str) -> Result<u8, String> {
     let Some(signals) = signals else { return after };
     let code = foreground::wait(pid, &made.launched.pidfd, &signals, made.terminal.take());
     if !args.flag("keep") {
-        made.group().remove(&made.layout, &made.folder)?;
+        let removed = made.group().remove(&made.layout, &made.folder);
         poststop(all, &state);
+        removed?;
     }
     after.map(|_| code)
 }

@@ -2,7 +2,7 @@
 
 use super::birth::{self, Between, PidNamespace};
 use super::report::{Fault, at, errno, plain};
-use super::{Child, Launch, Launched, enter_cgroup, fail, pipe, program, scheduling, session, terminal, userns};
+use super::{Child, Launch, Launched, fail, group, pipe, program, scheduling, session, terminal, userns};
 use crate::cgroup::{self, Layout};
 use crate::container::extras::Extras;
 use crate::container::{Cgroup, Container, Process};
@@ -94,7 +94,7 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
         ("session", &session),
         ("seccomp listener", &program::connect_listener),
         ("cpu affinity", &|_| scheduling::affinity(affinity.0.as_ref())),
-        ("cgroup", &enter_cgroup),
+        ("cgroup", &group::enter),
         ("cpu affinity", &|_| scheduling::affinity(affinity.1.as_ref())),
         ("scheduling", &scheduling::before),
         ("namespaces", &|_| join_target(enter, &kinds)),

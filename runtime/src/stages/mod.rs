@@ -6,6 +6,7 @@
 mod birth;
 mod copy_up;
 mod enter;
+mod group;
 pub(crate) mod hooks;
 mod mounts;
 pub(crate) mod netdev;
@@ -23,16 +24,16 @@ pub(crate) use mounts::{sysctl_path, write_sysctl};
 pub(crate) use netdev::valid_name as netdev_name;
 pub(crate) use options::known as mount_options;
 
-use crate::cgroup::rdt::{self, Groups};
-use crate::cgroup::systemd::{self, Address, Unit};
-use crate::cgroup::{self, Layout};
+use crate::cgroup::Layout;
+use crate::cgroup::rdt::Groups;
+use crate::cgroup::systemd::Unit;
 use crate::container::extras::Extras;
-use crate::container::{Cgroup, Container, NamespaceKind, Rootfs, Stdin, Stdio, Talk, valid_id};
+use crate::container::{Container, NamespaceKind, Rootfs, Stdin, Stdio, Talk, valid_id};
 use crate::keeper::protocol::{Failure, FailureKind};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use report::{Fault, at, errno, plain};
 use std::fs::File;
@@ -93,7 +94,7 @@ struct Parent<'a> {
     /// Of mounts with other owners, by their place.
     trees: Vec<(usize, OwnedFd)>,
     /// Holds systemd's unit until the container lives in it.
-    waiting: Option<Waiting>,
+    waiting: Option<group::Waiting>,
     rdt: Groups,
 }
 
@@ -106,8 +107,8 @@ struct ParentStage {
 
 const PARENT: [ParentStage; 6] = [
     ParentStage { name: "check", run: check, undo: |_| {} },
-    ParentStage { name: "cgroup", run: make_cgroup, undo: remove_cgroup },
-    ParentStage { name: "intel rdt", run: make_rdt, undo: remove_rdt },
+    ParentStage { name: "cgroup", run: group::make, undo: group::remove },
+    ParentStage { name: "intel rdt", run: group::make_rdt, undo: group::remove_rdt },
     ParentStage { name: "stdio", run: make_fifos, undo: remove_fifos },
     ParentStage { name: "mapped mounts", run: mapped_mounts, undo: |_| {} },
     ParentStage { name: "clone", run: birth::clone, undo: |_| {} },
@@ -166,7 +167,7 @@ type ChildStage = (&'static str, fn(&mut Child<'_>) -> Result<(), Fault>);
 const CHILD: [ChildStage; 25] = [
     ("session", session),
     ("seccomp listener", program::connect_listener),
-    ("cgroup", enter_cgroup),
+    ("cgroup", group::enter),
     ("stdio", open_stdio),
     ("mounts", mounts::sources),
     ("scheduling", scheduling::before),
@@ -234,74 +235,6 @@ fn check(parent: &mut Parent<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn make_cgroup(parent: &mut Parent<'_>) -> Result<(), Fault> {
-    let Cgroup { path, resources } = &parent.launch.container.cgroup;
-    if path.is_empty() {
-        return Ok(());
-    }
-    let Launch { layout, unit, container, .. } = parent.launch;
-    let told = |e: cgroup::CgroupError| plain(e.to_string());
-    if let Some(unit) = unit {
-        let waiting = Waiting::start()?;
-        systemd::start(&Address::of_host(), unit, &container.id, waiting.0, layout, resources).map_err(told)?;
-        parent.waiting = Some(waiting);
-    }
-    match cgroup::create(layout, path, resources) {
-        Ok(warnings) => parent.warnings.extend(warnings),
-        Err(e) => {
-            stop_unit(parent.launch);
-            return Err(told(e));
-        }
-    }
-    Ok(())
-}
-
-/// A process that does nothing but live.
-struct Waiting(i32);
-
-impl Waiting {
-    fn start() -> Result<Self, Fault> {
-        match sys::clone3(0, None).map_err(at("clone", "process for a unit"))? {
-            sys::Cloned::Parent { pid, .. } => Ok(Self(pid)),
-            sys::Cloned::Child => {
-                let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-                sys::close_from(0);
-                nix::unistd::pause();
-                sys::exit_now(0)
-            }
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.0);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL); // our own child, not waited for yet
-        let _ = nix::sys::wait::waitpid(pid, None);
-    }
-}
-
-fn stop_unit(launch: &Launch<'_>) {
-    if let Some(unit) = launch.unit {
-        let _ = systemd::stop(&Address::of_host(), unit); // the failure that brought us here is the one to tell
-    }
-}
-
-fn make_rdt(parent: &mut Parent<'_>) -> Result<(), Fault> {
-    let Launch { extras, container, .. } = parent.launch;
-    if let Some(wanted) = &extras.rdt {
-        let made = rdt::create(Path::new(rdt::ROOT), &container.id, wanted);
-        parent.rdt = made.map_err(|e| plain(e.to_string()))?;
-    }
-    Ok(())
-}
-
-fn remove_rdt(launch: &Launch<'_>) {
-    if let Some(wanted) = &launch.extras.rdt {
-        rdt::remove(&rdt::own(Path::new(rdt::ROOT), &launch.container.id, wanted));
-    }
-}
-
 fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
     let extras = parent.launch.extras;
     for (place, maps) in &extras.mount_maps {
@@ -309,14 +242,6 @@ fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
         parent.trees.push((*place, userns::mapped_tree(&mount.source, maps, extras)?));
     }
     Ok(())
-}
-
-fn remove_cgroup(launch: &Launch<'_>) {
-    let path = &launch.container.cgroup.path;
-    if !path.is_empty() {
-        stop_unit(launch);
-        let _ = cgroup::remove(launch.layout, path); // the failure that brought us here is the one to tell
-    }
 }
 
 fn fifos(launch: &Launch<'_>) -> Vec<PathBuf> {
@@ -439,18 +364,6 @@ fn session(child: &mut Child<'_>) -> Result<(), Fault> {
     nix::sys::stat::umask(Mode::empty());
     // EPERM = already a leader (mote-oci run in the foreground keeps the terminal's session otherwise).
     let _ = nix::unistd::setsid();
-    Ok(())
-}
-
-fn enter_cgroup(child: &mut Child<'_>) -> Result<(), Fault> {
-    let path = &child.container.cgroup.path;
-    if !path.is_empty() && !child.layout.v1.is_empty() {
-        cgroup::enter_self(child.layout, path).map_err(|e| plain(e.to_string()))?;
-    }
-    rdt::enter(&child.rdt).map_err(|e| plain(e.to_string()))?;
-    if child.container.namespaces.iter().any(|n| n.kind == NamespaceKind::Cgroup && n.path.is_none()) {
-        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(at("make", "cgroup namespace"))?;
-    }
     Ok(())
 }
 

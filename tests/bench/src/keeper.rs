@@ -1,9 +1,14 @@
-//! `bench-keeper MOTE LAYER COUNT`: how long from the request to a keeper until the program runs in its container (all namespaces
-//! but the network's, overlay, cgroup, default mounts), COUNT times one after another, and what the keeper's worker weighs without
-//! containers and with [`HELD`]. Prints a name and a figure a line: `start_ms`, `empty_kib`, `held_kib`. The programs are `true` and
-//! `sleep` of the busybox in LAYER, an unpacked image. Makes a folder, a keeper and a cgroup of its own and ends them.
+//! `bench-keeper KEEPER LAYER STARTS HELD CYCLES`: what a keeper (`KEEPER keeper --dir DIR`) costs. Prints a name and a figure a line:
+//!
+//! - `sandbox_ms`, `start_ms`, `both_ms`, STARTS times one after another: from the request until a pod's namespaces (network included) are there, until
+//!   the program runs in its container (overlay, cgroup, default mounts), and the sum;
+//! - `empty_pss_kib`, `held_pss_kib`, `empty_dirty_kib`, `held_dirty_kib`: memory of guard and worker without containers and with HELD;
+//! - after CYCLES more starts and ends, `before_*` and `after_*`: descriptors, children, mounts, groups, folders and resident memory.
+//!
+//! The programs are `true` and `sleep` of the busybox in LAYER, an unpacked image. Makes a folder, a keeper and a cgroup of its own and ends them.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,13 +17,13 @@ use mote_runtime::cgroup::{self, Layout};
 use mote_runtime::container::{
     CapSet, Capabilities, Container, Log, Namespace, NamespaceKind, Process, Rootfs, Stdio, defaults,
 };
-use mote_runtime::keeper::protocol::{Event, Reply, Request};
+use mote_runtime::keeper::protocol::{Event, Reply, Request, Sandbox};
 use mote_runtime::keeper::{self, Client, RunDir};
 
 type Fault = Box<dyn Error>;
 const WAIT: Duration = Duration::from_secs(20);
-/// Containers that run at once when the keeper's memory is read for the second time.
-const HELD: usize = 20;
+/// Starts that warm the caches before leaks are counted.
+const WARM: usize = 50;
 
 fn container(dir: &Path, layer: &Path, id: &str, parent: &str, args: &[&str]) -> Container {
     let kinds =
@@ -48,73 +53,178 @@ fn container(dir: &Path, layer: &Path, id: &str, parent: &str, args: &[&str]) ->
     made
 }
 
-/// What a start takes.
-fn start(client: &mut Client, container: Container) -> Result<Duration, Fault> {
-    let request = Request::Start(Box::new(container));
-    let began = Instant::now();
-    let Reply::Started(_) = client.call(request)? else { return Err("not started".into()) };
-    Ok(began.elapsed())
-}
-
-/// Waits for its end and removes it.
-fn finish(client: &mut Client, id: &str) -> Result<(), Fault> {
-    loop {
-        match client.event(WAIT)? {
-            Some(Event::Exited { id: got, .. }) if got == id => break,
-            Some(_) => {}
-            None => return Err(format!("{id} did not end").into()),
-        }
+/// In the namespaces of a pod.
+fn of_pod(mut container: Container, run: &RunDir, pod: &str) -> Container {
+    container.namespaces.retain(|n| !matches!(n.kind, NamespaceKind::Uts | NamespaceKind::Ipc));
+    for (kind, name) in [(NamespaceKind::Network, "net"), (NamespaceKind::Ipc, "ipc"), (NamespaceKind::Uts, "uts")] {
+        container.namespaces.push(Namespace::join(kind, run.namespace(pod, name)));
     }
-    client.call(Request::Remove { id: id.to_owned() })?;
-    Ok(())
+    container
 }
 
-/// Dirty pages of a process' own.
-fn private_kib(pid: i32) -> Result<u64, Fault> {
+/// Everything one measurement works with.
+struct Bench {
+    client: Client,
+    run: RunDir,
+    dir: PathBuf,
+    layer: PathBuf,
+    parent: String,
+    /// Heard of while others were waited for.
+    ended: BTreeSet<String>,
+}
+
+impl Bench {
+    fn container(&self, id: &str, args: &[&str]) -> Container {
+        container(&self.dir, &self.layer, id, &self.parent, args)
+    }
+
+    /// Milliseconds.
+    fn timed(&mut self, request: Request) -> Result<f64, Fault> {
+        let began = Instant::now();
+        let reply = self.client.call(request)?;
+        let took = began.elapsed().as_secs_f64() * 1000.0;
+        if matches!(reply, Reply::Done | Reply::Started(_)) { Ok(took) } else { Err("not done".into()) }
+    }
+
+    /// Waits for its end and removes it.
+    fn finish(&mut self, id: &str) -> Result<(), Fault> {
+        while !self.ended.remove(id) {
+            match self.client.event(WAIT)? {
+                Some(Event::Exited { id: got, .. }) => self.ended.insert(got),
+                None => return Err(format!("{id} did not end").into()),
+            };
+        }
+        self.client.call(Request::Remove { id: id.to_owned() })?;
+        std::fs::remove_dir_all(self.dir.join(id))?;
+        Ok(())
+    }
+
+    fn starts(&mut self, count: usize) -> Result<(), Fault> {
+        for i in 0..count {
+            let (id, pod) = (format!("c{i}"), format!("p{i}"));
+            let wanted = Sandbox { id: pod.clone(), net: true, ipc: true, uts: true, ..Sandbox::default() };
+            let sandbox = self.timed(Request::Sandbox(wanted))?;
+            let container = of_pod(self.container(&id, &["true"]), &self.run, &pod);
+            let start = self.timed(Request::Start(Box::new(container)))?;
+            println!("sandbox_ms {sandbox:.3}\nstart_ms {start:.3}\nboth_ms {:.3}", sandbox + start);
+            self.finish(&id)?;
+            self.client.call(Request::RemoveSandbox { id: pod })?;
+        }
+        Ok(())
+    }
+
+    fn weigh(&mut self, count: usize) -> Result<(), Fault> {
+        // Warm: what the first container makes for good is not the price of the others.
+        self.cycle("warm")?;
+        self.memory("empty")?;
+        let ids: Vec<String> = (0..count).map(|i| format!("s{i}")).collect();
+        let mut started = Ok(0.0);
+        for id in &ids {
+            started =
+                started.and_then(|_| self.timed(Request::Start(Box::new(self.container(id, &["sleep", "1000"])))));
+        }
+        let weighed = started.and_then(|_| self.memory("held"));
+        for id in &ids {
+            self.client.call(Request::Signal { id: id.clone(), signal: 9, all: true }).ok(); // never started, perhaps
+        }
+        weighed?;
+        ids.iter().try_for_each(|id| self.finish(id))
+    }
+
+    fn memory(&self, when: &str) -> Result<(), Fault> {
+        let pids = self.processes()?;
+        for (name, field) in [("pss", "Pss"), ("dirty", "Private_Dirty")] {
+            let all = pids.iter().map(|pid| memory_kib(*pid, field)).sum::<Result<u64, Fault>>()?;
+            println!("{when}_{name}_kib {all}");
+        }
+        Ok(())
+    }
+
+    fn cycle(&mut self, id: &str) -> Result<(), Fault> {
+        self.timed(Request::Start(Box::new(self.container(id, &["true"]))))?;
+        self.finish(id)?;
+        std::fs::remove_file(self.dir.join("log").join(id))?;
+        Ok(())
+    }
+
+    fn cycles(&mut self, count: usize) -> Result<(), Fault> {
+        (0..WARM).try_for_each(|_| self.cycle("k"))?;
+        self.state("before")?;
+        let began = Instant::now();
+        (0..count).try_for_each(|_| self.cycle("k"))?;
+        println!("cycle_ms {:.3}", began.elapsed().as_secs_f64() * 1000.0 / count.max(1) as f64);
+        std::thread::sleep(Duration::from_millis(200)); // the guard lets go of the last FIFOs a moment later
+        self.state("after")
+    }
+
+    /// Guard and worker.
+    fn processes(&self) -> Result<[i32; 2], Fault> {
+        let worker = keeper::hello(self.run.path())?;
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat"))?;
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).ok_or("no parent")?;
+        Ok([parent.parse()?, worker])
+    }
+
+    /// What there is of each kind that could leak.
+    fn state(&self, when: &str) -> Result<(), Fault> {
+        let pids = self.processes()?;
+        let mut found = Vec::new();
+        let count = |folder: &Path| std::fs::read_dir(folder).map(Iterator::count).unwrap_or_default();
+        found.push(("descriptors", pids.iter().map(|pid| count(Path::new(&format!("/proc/{pid}/fd")))).sum()));
+        let children = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children: usize = pids.iter().filter_map(|p| children(p).ok()).map(|t| t.split_whitespace().count()).sum();
+        found.push(("children", children));
+        let [guard, worker] = pids;
+        let mounts = std::fs::read_to_string(format!("/proc/{guard}/mountinfo"))?;
+        found.push(("mounts", mounts.lines().count()));
+        let points = mounts.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4));
+        found.push(("groups", points.map(|point| count(&Path::new(point).join(&self.parent))).sum()));
+        found.push(("folders", count(&self.run.containers()) + count(&self.dir)));
+        for (what, number) in found {
+            println!("{when}_{what} {number}");
+        }
+        for (name, pid) in [("guard", guard), ("worker", worker)] {
+            println!("{when}_{name}_rss_kib {}", memory_kib(pid, "Rss")?);
+        }
+        Ok(())
+    }
+}
+
+fn memory_kib(pid: i32, field: &str) -> Result<u64, Fault> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|l| l.strip_prefix("Private_Dirty:")).ok_or("no Private_Dirty")?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':')).ok_or("no such field")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-fn measure(exe: &Path, dir: &Path, layer: &Path, count: usize, parent: &str) -> Result<(), Fault> {
+fn measure(
+    exe: &Path,
+    dir: &Path,
+    layer: &Path,
+    [starts, held, cycles]: [usize; 3],
+    parent: &str,
+) -> Result<(), Fault> {
     let run = RunDir::new(dir.join("run"));
     keeper::spawn(exe, run.path())?;
     let mut client = Client::connect(run.path())?;
     client.call(Request::Hello { events: true })?;
-    let measured = (0..count).try_for_each(|i| {
-        let id = format!("c{i}");
-        let took = start(&mut client, container(dir, layer, &id, parent, &["true"]))?;
-        println!("start_ms {:.3}", took.as_secs_f64() * 1000.0);
-        finish(&mut client, &id)
-    });
-    let measured =
-        measured.and_then(|()| weigh(&mut client, &run, |id| container(dir, layer, id, parent, &["sleep", "1000"])));
-    client.call(Request::Shutdown)?;
+    let mut bench =
+        Bench { client, run, dir: dir.into(), layer: layer.into(), parent: parent.into(), ended: BTreeSet::new() };
+    let measured = bench.starts(starts).and_then(|()| bench.weigh(held)).and_then(|()| bench.cycles(cycles));
+    bench.client.call(Request::Shutdown)?;
     measured
-}
-
-fn weigh(client: &mut Client, run: &RunDir, container: impl Fn(&str) -> Container) -> Result<(), Fault> {
-    let pid = keeper::hello(run.path())?;
-    println!("empty_kib {}", private_kib(pid)?);
-    let ids: Vec<String> = (0..HELD).map(|i| format!("s{i}")).collect();
-    let held = ids.iter().try_for_each(|id| start(client, container(id)).map(drop)).and_then(|()| private_kib(pid));
-    for id in &ids {
-        client.call(Request::Signal { id: id.clone(), signal: 9, all: true }).ok(); // never started, perhaps
-    }
-    println!("held_kib {}", held?);
-    ids.iter().try_for_each(|id| finish(client, id))
 }
 
 fn main() -> Result<(), Fault> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [exe, layer, count] = arguments.as_slice() else {
-        return Err("usage: bench-keeper MOTE LAYER COUNT".into());
+    let [exe, layer, counts @ ..] = arguments.as_slice() else {
+        return Err("usage: bench-keeper KEEPER LAYER STARTS HELD CYCLES".into());
     };
-    let count = count.to_str().ok_or("COUNT is no number")?.parse()?;
+    let counts: Vec<usize> = counts.iter().filter_map(|n| n.to_str()?.parse().ok()).collect();
+    let counts = counts.try_into().map_err(|_| "STARTS, HELD and CYCLES are numbers")?;
     let parent = format!("mote-bench-keeper-{}", std::process::id());
     let dir = std::env::temp_dir().join(&parent);
-    std::fs::create_dir_all(&dir)?;
-    let measured = measure(exe, &dir, layer, count, &parent);
+    std::fs::create_dir_all(dir.join("log"))?;
+    let measured = measure(exe, &dir, layer, counts, &parent);
     let _ = std::fs::remove_dir_all(&dir);
     let _ = cgroup::remove(&Layout::discover(), &parent);
     measured

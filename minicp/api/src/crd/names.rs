@@ -1,5 +1,7 @@
 //! Which names a definition gets, and what its status says about it (upstream's naming, establishing and finalizing controllers). Pure.
 
+use std::collections::BTreeMap;
+
 use super::{CLEANUP_FINALIZER, DEFINITIONS_MAX};
 use crate::kind::Registry;
 use crate::meta;
@@ -16,59 +18,99 @@ pub fn condition_is_true(crd: &Value, ty: &str) -> bool {
         .any(|c| str_at(c, &["type"]) == ty && str_at(c, &["status"]) == "True")
 }
 
-/// Names in use in a group, by what they are.
+/// Who has which names: built-in kinds (an owner without a name), and definitions whose names were accepted. Kept as definitions come, change
+/// and go, so that one of many is judged without a look at the others.
 #[derive(Default)]
-struct Taken {
-    /// Plural, singular and short names share the URL and the command line.
-    resources: Vec<String>,
-    kinds: Vec<String>,
+pub struct Names {
+    /// Group, what the name is for, name; then who has it. Plural, singular and short names share the URL and the command line.
+    owners: BTreeMap<(String, Sort, String), Vec<String>>,
+    established: usize,
 }
 
-fn taken(crd: &Value, others: &[Value], builtin: &Registry) -> Taken {
-    let group = str_at(crd, &["spec", "group"]);
-    let mut taken = Taken::default();
-    for kind in builtin.all().iter().filter(|k| k.group == group && k.custom.is_none()) {
-        taken.resources.extend([kind.plural.to_string(), kind.singular.to_string()]);
-        taken.resources.extend(kind.short_names.iter().map(ToString::to_string));
-        taken.kinds.extend([kind.kind.to_string(), kind.list_kind()]);
-    }
-    let others = others.iter().filter(|o| str_at(o, &["spec", "group"]) == group && meta::name(o) != meta::name(crd));
-    for other in others {
-        let accepted = |field: &str| str_at(other, &["status", "acceptedNames", field]).to_owned();
-        taken.resources.extend([accepted("plural"), accepted("singular")]);
-        let short = list_at(other, &["status", "acceptedNames", "shortNames"]).iter().filter_map(Value::as_str);
-        taken.resources.extend(short.map(str::to_owned));
-        taken.kinds.extend([accepted("kind"), accepted("listKind")]);
-    }
-    taken.resources.retain(|n| !n.is_empty());
-    taken.kinds.retain(|n| !n.is_empty());
-    taken
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    Resource,
+    Kind,
 }
 
-/// The status that a definition should have. `others`: all definitions.
-pub fn status_of(crd: &Value, others: &[Value], builtin: &Registry, now: Time) -> Value {
-    let taken = taken(crd, others, builtin);
+impl Names {
+    pub fn new(builtin: &Registry) -> Names {
+        let mut names = Names::default();
+        for kind in builtin.all().iter().filter(|k| k.custom.is_none()) {
+            let resources = [kind.plural.to_string(), kind.singular.to_string()].into_iter();
+            let resources = resources.chain(kind.short_names.iter().map(ToString::to_string));
+            let kinds = [kind.kind.to_string(), kind.list_kind()].into_iter();
+            let all = resources.map(|n| (Sort::Resource, n)).chain(kinds.map(|n| (Sort::Kind, n)));
+            all.for_each(|(sort, name)| names.owner(&kind.group, sort, name).push(String::new()));
+        }
+        names
+    }
+
+    fn owner(&mut self, group: &str, sort: Sort, name: String) -> &mut Vec<String> {
+        self.owners.entry((group.to_owned(), sort, name)).or_default()
+    }
+
+    /// Takes in the names that a definition was given.
+    pub fn add(&mut self, crd: &Value) {
+        self.established += usize::from(condition_is_true(crd, "Established"));
+        for (sort, name) in accepted(crd) {
+            self.owner(str_at(crd, &["spec", "group"]), sort, name).push(meta::name(crd).to_owned());
+        }
+    }
+
+    /// Lets go what [`Self::add`] took in of the same state.
+    pub fn remove(&mut self, crd: &Value) {
+        self.established = self.established.saturating_sub(usize::from(condition_is_true(crd, "Established")));
+        for (sort, name) in accepted(crd) {
+            let owners = self.owner(str_at(crd, &["spec", "group"]), sort, name.clone());
+            if let Some(at) = owners.iter().position(|o| o == meta::name(crd)) {
+                owners.swap_remove(at);
+            }
+            if owners.is_empty() {
+                self.owners.remove(&(str_at(crd, &["spec", "group"]).to_owned(), sort, name));
+            }
+        }
+    }
+
+    /// Whether somebody else has the name.
+    fn is_taken(&self, crd: &Value, sort: Sort, name: &str) -> bool {
+        let key = (str_at(crd, &["spec", "group"]).to_owned(), sort, name.to_owned());
+        self.owners.get(&key).is_some_and(|owners| owners.iter().any(|o| o != meta::name(crd)))
+    }
+}
+
+fn accepted(crd: &Value) -> Vec<(Sort, String)> {
+    let of = |field: &str| str_at(crd, &["status", "acceptedNames", field]).to_owned();
+    let short = list_at(crd, &["status", "acceptedNames", "shortNames"]).iter().filter_map(Value::as_str);
+    let mut all: Vec<(Sort, String)> = short.map(|n| (Sort::Resource, n.to_owned())).collect();
+    all.extend(["plural", "singular"].map(|field| (Sort::Resource, of(field))));
+    all.extend(["kind", "listKind"].map(|field| (Sort::Kind, of(field))));
+    all.retain(|(_, name)| !name.is_empty());
+    all
+}
+
+/// The status that a definition should have.
+pub fn status_of(crd: &Value, names: &Names, now: Time) -> Value {
     let mut status = at(crd, &["status"]).cloned().unwrap_or_else(|| json!({}));
     let mut conflict: Option<(&str, String)> = None;
     for (field, reason) in
         FIELDS.into_iter().zip(["PluralConflict", "SingularConflict", "KindConflict", "ListKindConflict"])
     {
         let wanted = str_at(crd, &["spec", "names", field]);
-        let used = if field.ends_with("ind") { &taken.kinds } else { &taken.resources };
-        if used.iter().any(|n| n == wanted) {
+        let sort = if field.ends_with("ind") { Sort::Kind } else { Sort::Resource };
+        if names.is_taken(crd, sort, wanted) {
             conflict.get_or_insert((reason, format!("{wanted:?} is already in use")));
         } else {
             set(&mut status, &["acceptedNames", field], json!(wanted));
         }
     }
     let short = list_at(crd, &["spec", "names", "shortNames"]).iter().filter_map(Value::as_str);
-    match short.clone().find(|s| taken.resources.iter().any(|n| n == s)) {
+    match short.clone().find(|s| names.is_taken(crd, Sort::Resource, s)) {
         Some(used) => drop(conflict.get_or_insert(("ShortNamesConflict", format!("{used:?} is already in use")))),
         None => copy(crd, &mut status, WORDS[0]),
     }
     copy(crd, &mut status, WORDS[1]);
-    let established = others.iter().filter(|o| condition_is_true(o, "Established")).count();
-    if established >= DEFINITIONS_MAX && !condition_is_true(crd, "Established") {
+    if names.established >= DEFINITIONS_MAX && !condition_is_true(crd, "Established") {
         conflict.get_or_insert(("TooManyDefinitions", format!("this server serves {DEFINITIONS_MAX} definitions")));
     }
     match conflict {

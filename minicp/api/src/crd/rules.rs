@@ -5,6 +5,7 @@ use super::structure;
 use crate::field::{Error, Path};
 use crate::jsonpath::JsonPath;
 use crate::meta;
+use crate::rules::Rules;
 use crate::structural::Node;
 use crate::tree::{Value, at, bool_at, json, list_at, str_at};
 
@@ -134,7 +135,11 @@ fn one_version(errors: &mut Vec<Error>, version: &Value, here: Path<'_>) {
             match Node::of_schema(schema) {
                 _ if !wrong.is_empty() => errors.extend(wrong),
                 Err(e) => errors.push(Error::forbidden(at_schema, &e.to_string())),
-                Ok(node) => errors.extend(structure::defaults(&node, at_schema)),
+                Ok(node) => {
+                    let rules = Rules::read(schema, &node);
+                    errors.extend(rules.iter().flat_map(|rules| structure::rules(&node, rules, at_schema, None)));
+                    errors.extend(structure::defaults(&node, rules.as_ref(), at_schema));
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Whether a schema is structural, in upstream's words (apiextensions `schema/validation.go`, `validation/validation.go`).
 
 use crate::field::{Error, Path};
+use crate::rules::{Rule, Rules};
 use crate::structural::{self, Node, pattern::Pattern};
 use crate::tree::{Value, at, bool_at, json, list_at, map_at, str_at};
 
@@ -24,6 +25,7 @@ const NOT_IN_LOGIC: &[&str] = &[
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-map-type",
+    "x-kubernetes-validations",
 ];
 
 /// Where a schema stands: what is said when it has no type.
@@ -220,11 +222,40 @@ impl Check {
         }
     }
 
+    /// The words of validation rules; [`rules`] looks at what they say.
     fn values(&mut self, schema: &Value, here: Path<'_>) {
+        const REASONS: &[&str] =
+            &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+        let rules = here.f("x-kubernetes-validations");
         for (i, rule) in list_at(schema, &["x-kubernetes-validations"]).iter().enumerate() {
-            if str_at(rule, &["rule"]).trim().is_empty() {
-                let rules = here.f("x-kubernetes-validations");
-                self.errors.push(Error::required(rules.i(i).f("rule"), ""));
+            let (at, get) = (rules.i(i), |field: &str| str_at(rule, &[field]));
+            let lines = |text: &str| text.trim().contains(['\n', '\r']);
+            let blank = |field: &str| rule.get(field).is_some() && get(field).trim().is_empty();
+            if get("rule").trim().is_empty() {
+                self.errors.push(Error::required(at.f("rule"), "rule is not specified"));
+            }
+            if blank("message") {
+                self.errors.push(Error::invalid_str(
+                    at.f("message"),
+                    get("message"),
+                    "message must be non-empty if specified",
+                ));
+            } else if lines(get("message")) {
+                self.errors.push(Error::invalid_str(
+                    at.f("message"),
+                    get("message"),
+                    "message must not contain line breaks",
+                ));
+            } else if lines(get("rule")) && get("message").is_empty() {
+                self.errors
+                    .push(Error::required(at.f("message"), "message must be specified if rule contains line breaks"));
+            }
+            if blank("messageExpression") {
+                let why = "messageExpression must be non-empty if specified";
+                self.errors.push(Error::required(at.f("messageExpression"), why));
+            }
+            if rule.get("reason").is_some() && !REASONS.contains(&get("reason")) {
+                self.errors.push(Error::not_supported(at.f("reason"), &json!(get("reason")), REASONS));
             }
         }
     }
@@ -293,11 +324,60 @@ fn alternatives(schema: &Value) -> impl Iterator<Item = (&'static str, &[Value])
     ["allOf", "anyOf", "oneOf"].into_iter().map(|f| (f, list_at(schema, &[f]))).chain(not)
 }
 
+/// What is wrong with the validation rules of a schema: they must be understood, and ask only for old values that can be found.
+/// `loose`: where old values cannot be found any more.
+pub(super) fn rules(node: &Node, all: &Rules, at: Path<'_>, loose: Option<&str>) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let at_rules = at.f("x-kubernetes-validations");
+    for (i, rule) in all.here.iter().enumerate() {
+        one_rule(&mut errors, rule, at_rules.i(i), loose);
+    }
+    for (name, below) in &all.properties {
+        let properties = at.f("properties");
+        if let Some(node) = node.property(name) {
+            errors.extend(rules(node, below, properties.k(name), loose));
+        }
+    }
+    if let (Some(items), Some(below)) = (&node.items, &all.items) {
+        let own = (node.list != structural::ListType::Map).then(|| at.to_string());
+        errors.extend(rules(items, below, at.f("items"), loose.or(own.as_deref())));
+    }
+    if let (Some(free), Some(below)) = (&node.additional, &all.additional) {
+        errors.extend(rules(free, below, at.f("additionalProperties"), loose));
+    }
+    errors.truncate(ERRORS_MAX);
+    errors
+}
+
+fn one_rule(errors: &mut Vec<Error>, rule: &Rule, here: Path<'_>, loose: Option<&str>) {
+    match (&rule.program, loose) {
+        (Err(why), _) => errors.push(Error::invalid_str(here.f("rule"), rule.text(), why)),
+        (Ok(program), Some(above)) if program.uses_old => {
+            let why = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {above}");
+            errors.push(Error::invalid_str(here.f("rule"), rule.text(), &why));
+        }
+        (Ok(program), None) if !program.uses_old && rule.optional_old => {
+            let why = "optionalOldSelf may only be set for rules that use oldSelf";
+            errors.push(Error::invalid(here.f("optionalOldSelf"), &json!(true), why));
+        }
+        _ => {}
+    }
+    if let Some(Err(why)) = &rule.message_program {
+        errors.push(Error::invalid_str(here.f("messageExpression"), &rule.message_text, why));
+    }
+    if let Err(why) = &rule.place {
+        errors.push(Error::invalid_str(here.f("fieldPath"), &rule.place_text, why));
+    }
+}
+
 /// What is wrong with the defaults of a schema: they must be what it asks for.
-pub(super) fn defaults(node: &Node, at: Path<'_>) -> Vec<Error> {
+pub(super) fn defaults(node: &Node, rules: Option<&Rules>, at: Path<'_>) -> Vec<Error> {
     let mut errors = Vec::new();
     if let Some(default) = node.default() {
         errors.extend(structural::violations(node, default, None, at.f("default")));
+        if let Some(rules) = rules {
+            errors.extend(crate::rules::check(node, rules, default, None, at.f("default")));
+        }
         let mut pruned = default.clone();
         if !structural::prune(node, &mut pruned).is_empty() {
             errors.push(Error::invalid(at.f("default"), default, "must not have unknown fields"));
@@ -305,13 +385,13 @@ pub(super) fn defaults(node: &Node, at: Path<'_>) -> Vec<Error> {
     }
     for (name, below) in node.properties() {
         let properties = at.f("properties");
-        errors.extend(defaults(below, properties.k(name)));
+        errors.extend(defaults(below, rules.and_then(|r| r.property(name)), properties.k(name)));
     }
     if let Some(items) = &node.items {
-        errors.extend(defaults(items, at.f("items")));
+        errors.extend(defaults(items, rules.and_then(|r| r.items.as_deref()), at.f("items")));
     }
     if let Some(free) = &node.additional {
-        errors.extend(defaults(free, at.f("additionalProperties")));
+        errors.extend(defaults(free, rules.and_then(|r| r.additional.as_deref()), at.f("additionalProperties")));
     }
     errors.truncate(ERRORS_MAX);
     errors

@@ -115,6 +115,52 @@ fn what_is_wrong_is_told_as_upstream() {
             |c| c["spec"]["versions"][0]["subresources"]["scale"]["specReplicasPath"] = json!(".status.x"),
             "spec.versions[0].subresources.scale.specReplicasPath: Invalid value: \".status.x\": should be a json path under .spec",
         ),
+        (
+            |c| {
+                schema(c)["properties"]["x"] =
+                    json!({"type": "string", "x-kubernetes-validations": [{"rule": "self.y"}]})
+            },
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].x-kubernetes-validations[0].rule: Invalid value: \"self.y\": compilation failed: ERROR: <input>:1:5: type 'string' does not support field selection\n | self.y\n | ....^",
+        ),
+        (
+            |c| {
+                schema(c)["properties"]["x"] =
+                    json!({"type": "string", "x-kubernetes-validations": [{"rule": "isSemver(self)"}]})
+            },
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].x-kubernetes-validations[0].rule: Invalid value: \"isSemver(self)\": compilation failed: ERROR: <input>:1:1: function 'isSemver' is not supported by this server\n | isSemver(self)\n | ^",
+        ),
+        (
+            |c| schema(c)["properties"]["x"] = json!({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}),
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within spec.versions[0].schema.openAPIV3Schema.properties[x]",
+        ),
+        (
+            |c| {
+                schema(c)["properties"]["x"] =
+                    json!({"type": "string", "x-kubernetes-validations": [{"rule": "true", "reason": "Odd"}]})
+            },
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].x-kubernetes-validations[0].reason: Unsupported value: \"Odd\": supported values: \"FieldValueDuplicate\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueRequired\"",
+        ),
+        (
+            |c| {
+                schema(c)["properties"]["x"] =
+                    json!({"type": "object", "x-kubernetes-validations": [{"rule": "true", "fieldPath": ".no"}]})
+            },
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].x-kubernetes-validations[0].fieldPath: Invalid value: \".no\": fieldPath must be a valid path: names of existing fields only",
+        ),
+        (
+            |c| {
+                schema(c)["properties"]["x"] =
+                    json!({"type": "string", "x-kubernetes-validations": [{"rule": "true", "messageExpression": "1"}]})
+            },
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].x-kubernetes-validations[0].messageExpression: Invalid value: \"1\": messageExpression must evaluate to a string",
+        ),
+        (
+            |c| {
+                schema(c)["properties"]["x"] =
+                    json!({"type": "string", "default": "a", "x-kubernetes-validations": [{"rule": "self != 'a'"}]})
+            },
+            "spec.versions[0].schema.openAPIV3Schema.properties[x].default: Invalid value: \"string\": failed rule: self != 'a'",
+        ),
     ];
     for (spoil, want) in cases {
         let mut crd = crontab();
@@ -139,23 +185,25 @@ fn some_things_may_not_change() {
     );
 }
 
+/// The status of a definition beside others.
+fn status_beside(crd: &Value, others: &[&Value], now: Time) -> Value {
+    let mut names = Names::new(&Registry::builtin());
+    others.iter().for_each(|o| names.add(o));
+    status_of(crd, &names, now)
+}
+
 #[test]
 fn names_are_given_once() {
-    let (registry, now) = (Registry::builtin(), Time::from_unix(1_800_000_000));
+    let now = Time::from_unix(1_800_000_000);
     let mut first = crontab();
-    first["status"] = status_of(&first, std::slice::from_ref(&first), &registry, now);
+    first["status"] = status_beside(&first, &[], now);
     assert!(condition_is_true(&first, "Established"));
     let later = now.plus_seconds(60);
-    assert_eq!(
-        first["status"],
-        status_of(&first, std::slice::from_ref(&first), &registry, later),
-        "nothing new is said"
-    );
+    assert_eq!(first["status"], status_beside(&first, &[&first], later), "nothing new is said");
     let mut second = crontab();
     set(&mut second, &["metadata", "name"], json!("cts.stable.example.com"));
     set(&mut second, &["spec", "names", "plural"], json!("cts"));
-    let both = [first.clone(), second.clone()];
-    second["status"] = status_of(&second, &both, &registry, now);
+    second["status"] = status_beside(&second, &[&first, &second], now);
     assert!(!condition_is_true(&second, "Established"));
     let conditions = &second["status"]["conditions"];
     assert_eq!(
@@ -164,20 +212,31 @@ fn names_are_given_once() {
     );
     // In another group the same names are free.
     set(&mut second, &["spec", "group"], json!("other.example.com"));
-    assert!(condition_is_true(&json!({"status": status_of(&second, &both, &registry, now)}), "Established"));
+    assert!(condition_is_true(&json!({"status": status_beside(&second, &[&first, &second], now)}), "Established"));
     // A built-in kind keeps its names.
     let mut third = crontab();
     set(&mut third, &["spec", "group"], json!("networking.k8s.io"));
     set(&mut third, &["spec", "names", "shortNames"], json!(["netpol"]));
-    third["status"] = status_of(&third, &[], &registry, now);
+    third["status"] = status_beside(&third, &[], now);
     assert_eq!(third["status"]["conditions"][0]["reason"], "ShortNamesConflict");
 }
 
 #[test]
-fn rules_that_are_not_enforced_are_told() {
-    let mut crd = crontab();
-    assert!(warnings(&crd).is_empty());
-    schema(&mut crd)["properties"]["spec"]["properties"]["cronSpec"]["x-kubernetes-validations"] =
-        json!([{"rule": "true"}]);
-    assert_eq!(warnings(&crd).len(), 1);
+fn names_that_go_are_free() {
+    let now = Time::from_unix(1_800_000_000);
+    let mut names = Names::new(&Registry::builtin());
+    let mut first = crontab();
+    first["status"] = status_of(&first, &names, now);
+    names.add(&first);
+    let mut second = crontab();
+    set(&mut second, &["metadata", "name"], json!("other.stable.example.com"));
+    let accepted =
+        |crd: &Value, names: &Names| condition_is_true(&json!({"status": status_of(crd, names, now)}), "NamesAccepted");
+    assert!(accepted(&first, &names) && !accepted(&second, &names));
+    names.remove(&first);
+    assert!(accepted(&second, &names));
+    let mut event = crontab();
+    set(&mut event, &["spec", "group"], json!("events.k8s.io"));
+    set(&mut event, &["spec", "names", "kind"], json!("Event"));
+    assert!(!accepted(&event, &names), "built-in kinds keep theirs");
 }

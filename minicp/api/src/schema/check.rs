@@ -44,7 +44,7 @@ pub fn check(kind: &Kind, object: &mut Value, duplicates: &[String], unknown: Un
         (Some(custom), _) => {
             let metadata = check.metadata_only(object);
             check.unknown.extend(structural::prune(&custom.schema, object));
-            metadata
+            metadata.and_then(|()| check.embedded(&custom.schema, object))
         }
         (None, Shape::Raw) => check.metadata_only(object),
         (None, shape) => check.value(object, shape),
@@ -83,8 +83,38 @@ struct Checker {
 impl Checker {
     fn metadata_only(&mut self, object: &mut Value) -> Result<(), String> {
         let (Some(meta), Some(ty)) = (object.get_mut("metadata"), find("meta/v1.ObjectMeta")) else { return Ok(()) };
-        self.path.push_str("metadata");
-        self.value(meta, Shape::Struct(ty, false))
+        self.within(|p| p.push_str("metadata"), |c| c.value(meta, Shape::Struct(ty, false)))
+    }
+
+    /// The metadata of whole objects within a custom one: their type is known where their schema says nothing.
+    fn embedded(&mut self, node: &structural::Node, value: &mut Value) -> Result<(), String> {
+        if !node.has_embedded {
+            return Ok(());
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map.iter_mut().filter(|(key, _)| !node.is_meta(key)) {
+                    let Some(below) = node.field(key) else { continue };
+                    let dot = if self.path.is_empty() { "" } else { "." };
+                    self.within(|p| p.extend([dot, key]), |c| c.embedded_here(below, value))?;
+                }
+                Ok(())
+            }
+            Value::Array(list) => {
+                let Some(items) = &node.items else { return Ok(()) };
+                list.iter_mut().enumerate().try_for_each(|(i, item)| {
+                    self.within(|p| p.push_str(&format!("[{i}]")), |c| c.embedded_here(items, item))
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn embedded_here(&mut self, node: &structural::Node, value: &mut Value) -> Result<(), String> {
+        if let (true, Some(meta), Some(ty)) = (node.embedded, value.get_mut("metadata"), find("meta/v1.ObjectMeta")) {
+            self.within(|p| p.push_str(".metadata"), |c| c.value(meta, Shape::Struct(ty, false)))?;
+        }
+        self.embedded(node, value)
     }
 
     fn mismatch<T>(&self, found: &Value, want: Shape<'_>) -> Result<T, String> {

@@ -151,3 +151,26 @@ fn kinds_of_bodies() {
     assert_eq!(kind_of_body("autoscaling/v1.Scale").map(|k| k.api_version()), Some("autoscaling/v1".into()));
     assert!(kind_of_body("v1.Nope").is_none());
 }
+
+#[test]
+fn metadata_of_whole_objects_within_is_checked_too() {
+    let whole =
+        json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true});
+    let fields =
+        json!({"spec": {"type": "object", "properties": {"one": whole, "more": {"type": "array", "items": whole}}}});
+    let crd = json!({"spec": {"group": "g.example.com", "names": {"kind": "K", "plural": "ks"}, "versions": [{"name": "v1", "served": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": fields}}}]}});
+    let (kinds, _) = crate::crd::kinds(&crd, 1);
+    let object = json!({"metadata": {"name": "a"}, "spec": {"one": {"metadata": {"name": "b", "odd": 1}, "x": {"metadata": {"odd": 1}}},
+        "more": [{"metadata": {"labels": {"a": "b"}, "odd": 1}}]}});
+    let mut new = object.clone();
+    let told = check(&kinds[0], &mut new, &[], Unknown::Warn).unwrap();
+    assert_eq!(told, ["unknown field \"spec.more[0].metadata.odd\"", "unknown field \"spec.one.metadata.odd\""]);
+    assert_eq!(
+        new["spec"],
+        json!({"one": {"metadata": {"name": "b"}, "x": {"metadata": {"odd": 1}}}, "more": [{"metadata": {"labels": {"a": "b"}}}]})
+    );
+    let mut bad = object;
+    bad["spec"]["one"]["metadata"]["labels"] = json!("text");
+    assert!(check(&kinds[0], &mut bad, &[], Unknown::Warn).is_err());
+}

@@ -55,11 +55,16 @@ impl Pattern {
 
     /// Whether the pattern is anywhere in `text`.
     pub fn matches(&self, text: &str) -> bool {
-        let mut run = Run { steps: &self.steps, seen: vec![0; self.steps.len()], round: 0, spent: 0, matched: false };
+        self.matches_within(text, &mut STEPS_MAX.clone()).unwrap_or(false)
+    }
+
+    /// The same, paid for from `steps`; None: they did not do.
+    pub fn matches_within(&self, text: &str, steps: &mut usize) -> Option<bool> {
+        let mut run = self.run(*steps);
         let (mut now, mut next): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
         let mut before = None;
         let mut rest = text.chars();
-        loop {
+        let found = loop {
             let after = rest.clone().next();
             // A match may begin at every place.
             run.round += 1;
@@ -67,21 +72,72 @@ impl Pattern {
             for at in waiting.into_iter().chain([0]) {
                 run.follow(at, before, after, &mut now);
             }
-            if run.matched || run.spent > STEPS_MAX {
-                return run.matched;
+            if run.matched || run.left == 0 {
+                break run.matched;
             }
-            let Some(c) = rest.next() else { return false };
-            next.clear();
-            for at in &now {
-                if let Some(Step::One(class)) = self.steps.get(*at)
-                    && class.holds(c)
-                {
-                    next.push(at + 1);
-                }
-            }
+            let Some(c) = rest.next() else { break false };
+            self.taken(&now, c, &mut next);
             std::mem::swap(&mut now, &mut next);
             before = Some(c);
+        };
+        *steps = run.left;
+        (found || run.left > 0).then_some(found)
+    }
+
+    /// Where the leftmost match begins and ends (bytes), of several there the one that RE2 prefers. None: `steps` did not do.
+    pub fn find_within(&self, text: &str, steps: &mut usize) -> Option<Option<(usize, usize)>> {
+        let places = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+        for start in places {
+            let mut run = self.run(*steps);
+            let end = self.end_of_match(text, start, &mut run);
+            *steps = run.left;
+            if run.left == 0 {
+                return None;
+            }
+            if let Some(end) = end {
+                return Some(Some((start, end)));
+            }
         }
+        Some(None)
+    }
+
+    /// The end of the preferred match that begins at `start`.
+    fn end_of_match(&self, text: &str, start: usize, run: &mut Run<'_>) -> Option<usize> {
+        let (head, tail) = text.split_at_checked(start)?;
+        let (mut now, mut next) = (vec![0], Vec::new());
+        let (mut before, mut rest, mut at, mut end) = (head.chars().next_back(), tail.chars(), start, None);
+        loop {
+            let after = rest.clone().next();
+            run.round += 1;
+            run.matched = false;
+            for step in std::mem::take(&mut now) {
+                run.follow(step, before, after, &mut now);
+                // What would come after this one is preferred less.
+                if run.matched {
+                    end = Some(at);
+                    break;
+                }
+            }
+            if now.is_empty() || run.left == 0 {
+                return end;
+            }
+            let Some(c) = rest.next() else { return end };
+            self.taken(&now, c, &mut next);
+            std::mem::swap(&mut now, &mut next);
+            at += c.len_utf8();
+            before = Some(c);
+        }
+    }
+
+    fn run(&self, steps: usize) -> Run<'_> {
+        Run { steps: &self.steps, seen: vec![0; self.steps.len()], round: 0, left: steps, matched: false }
+    }
+
+    /// The steps after those that take `c`.
+    fn taken(&self, now: &[usize], c: char, next: &mut Vec<usize>) {
+        next.clear();
+        let takes = |at: &&usize| matches!(self.steps.get(**at), Some(Step::One(class)) if class.holds(c));
+        next.extend(now.iter().filter(takes).map(|at| at + 1));
     }
 }
 
@@ -90,7 +146,7 @@ struct Run<'a> {
     /// In which round each step was last reached.
     seen: Vec<usize>,
     round: usize,
-    spent: usize,
+    left: usize,
     matched: bool,
 }
 
@@ -99,7 +155,10 @@ impl Run<'_> {
     fn follow(&mut self, at: usize, before: Option<char>, after: Option<char>, out: &mut Vec<usize>) {
         let mut todo = vec![at];
         while let Some(at) = todo.pop() {
-            self.spent += 1;
+            self.left = self.left.saturating_sub(1);
+            if self.left == 0 {
+                return;
+            }
             match self.seen.get_mut(at) {
                 Some(seen) if *seen != self.round => *seen = self.round,
                 _ => continue,
@@ -109,7 +168,10 @@ impl Run<'_> {
                 Some(Step::Assert(assert)) if assert.holds(before, after) => todo.push(at + 1),
                 Some(Step::Split(a, b)) => todo.extend([*b, *a]),
                 Some(Step::Jump(to)) => todo.push(*to),
-                Some(Step::Match) => self.matched = true,
+                Some(Step::Match) => {
+                    self.matched = true;
+                    return;
+                }
                 Some(Step::Assert(_)) | None => {}
             }
         }
@@ -152,10 +214,18 @@ impl Program {
                 ends.into_iter().for_each(|at| self.patch(at, Step::Jump(end)));
                 Ok(())
             }
-            Tree::Repeat(inner, least, most) => self.repeat(inner, *least, *most),
+            Tree::Repeat(inner, least, most, lazy) => self.repeat(inner, *least, *most, *lazy),
         }
     }
-    fn repeat(&mut self, inner: &parse::Tree, least: usize, most: Option<usize>) -> Result<(), PatternError> {
+    fn repeat(
+        &mut self,
+        inner: &parse::Tree,
+        least: usize,
+        most: Option<usize>,
+        lazy: bool,
+    ) -> Result<(), PatternError> {
+        // The first way is preferred.
+        let ways = |into, past| if lazy { Step::Split(past, into) } else { Step::Split(into, past) };
         for _ in 0..least {
             self.add(inner)?;
         }
@@ -165,7 +235,7 @@ impl Program {
                 self.add(inner)?;
                 self.push(Step::Jump(split))?;
                 let end = self.0.len();
-                self.patch(split, Step::Split(split + 1, end));
+                self.patch(split, ways(split + 1, end));
             }
             Some(most) => {
                 let mut splits = Vec::new();
@@ -174,7 +244,7 @@ impl Program {
                     self.add(inner)?;
                 }
                 let end = self.0.len();
-                splits.into_iter().for_each(|at| self.patch(at, Step::Split(at + 1, end)));
+                splits.into_iter().for_each(|at| self.patch(at, ways(at + 1, end)));
             }
         }
         Ok(())
@@ -221,6 +291,29 @@ mod tests {
                 assert!(!p.matches(text), "{pattern} {text:?}");
             }
         }
+    }
+
+    #[test]
+    fn finds_what_re2_prefers() {
+        for (pattern, text, want) in [
+            ("^([^/]+)", "kubernetes.io/x", Some("kubernetes.io")),
+            ("a|ab", "xab", Some("a")),
+            ("ab|a", "xab", Some("ab")),
+            ("a+", "baaa", Some("aaa")),
+            ("a+?", "baaa", Some("a")),
+            ("a*", "baaa", Some("")),
+            ("(a|ab)(c|bcd)", "abcd", Some("abcd")),
+            (r"\d{2,3}", "1 12345", Some("123")),
+            (r"\bo+", "éxo oo", Some("oo")),
+            ("x", "abc", None),
+            ("$", "ab", Some("")),
+        ] {
+            let p = Pattern::new(pattern).unwrap();
+            let found = p.find_within(text, &mut 100_000).unwrap().map(|(from, to)| &text[from..to]);
+            assert_eq!(found, want, "{pattern} {text}");
+        }
+        assert!(Pattern::new("(a*)*b").unwrap().find_within(&"a".repeat(10_000), &mut 100_000).is_none());
+        assert!(Pattern::new("b").unwrap().matches_within(&"a".repeat(10_000), &mut 100).is_none());
     }
 
     #[test]

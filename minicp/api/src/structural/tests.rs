@@ -144,6 +144,7 @@ fn shapes_are_those_of_the_table() {
         let mut kind = crate::kind::Kind::clone(crate::kind::Registry::builtin().find("pods").unwrap());
         let custom = crate::custom::Custom {
             schema: object(),
+            rules: None,
             columns: Vec::new(),
             selectable: Vec::new(),
             scale: None,

@@ -23,7 +23,8 @@ struct Check {
     errors: Vec<Error>,
 }
 
-fn type_name(ty: Ty) -> &'static str {
+/// As schemas name it.
+pub fn type_name(ty: Ty) -> &'static str {
     match ty {
         Ty::Any => "any",
         Ty::Object => "object",

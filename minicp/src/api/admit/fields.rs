@@ -5,11 +5,11 @@ use base64::engine::general_purpose::STANDARD;
 use mote_api::kind::Kind;
 use mote_api::meta;
 use mote_api::status::Status;
-use mote_api::tree::{Value, at, json, list_mut, map_at, remove, set, slot, str_at};
+use mote_api::tree::{Value, as_map, at, json, list_mut, map_at, remove, set, slot, str_at};
 
 use super::limits;
 use crate::api::Api;
-use crate::api::write::{Place, without_server_fields};
+use crate::api::words::Place;
 
 /// Fields of metadata that only the server writes, and that an update cannot change.
 const SERVER_META: [&str; 6] =
@@ -208,4 +208,14 @@ pub(crate) fn is_heartbeat(place: Place<'_>, old: &Value, new: &Value) -> bool {
         object
     };
     timeless(old) == timeless(new) && map_at(new, &["status"]).is_some()
+}
+
+/// The object without what only the server writes: for comparing.
+fn without_server_fields(object: &Value) -> Value {
+    let mut copy = object.clone();
+    for field in ["resourceVersion", "managedFields", "generation"] {
+        remove(&mut copy, &["metadata", field]);
+    }
+    as_map(&mut copy);
+    if copy.is_null() { json!({}) } else { copy }
 }

@@ -97,6 +97,22 @@ impl FakeDisk {
         next.synced_names = next.names.clone();
         FakeDisk(Arc::new(Mutex::new(next)))
     }
+    /// The disk after the power came back, if of what was written and not synced just `bytes` bytes of each file arrived. None: no file has so many.
+    pub(super) fn reboot_with(&self, bytes: usize, new_names: bool) -> Option<FakeDisk> {
+        let s = self.0.lock().unwrap();
+        let names = if new_names { &s.names } else { &s.synced_names };
+        let (mut next, mut most) = (State::default(), 0);
+        for (name, id) in names {
+            let FileState { data, synced } = &s.files[*id];
+            let unsynced = if data.starts_with(synced) { data.len() - synced.len() } else { 0 };
+            most = most.max(unsynced);
+            let kept = if data.starts_with(synced) { &data[..synced.len() + unsynced.min(bytes)] } else { synced };
+            next.files.push(FileState { synced: kept.to_vec(), data: kept.to_vec() });
+            next.names.insert(name.clone(), next.files.len() - 1);
+        }
+        next.synced_names = next.names.clone();
+        (bytes <= most).then(|| FakeDisk(Arc::new(Mutex::new(next))))
+    }
     /// Ok(true): do it; Ok(false): the power goes in the middle of it.
     fn step(s: &mut State) -> io::Result<bool> {
         if s.crashed {

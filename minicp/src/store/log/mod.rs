@@ -29,7 +29,7 @@ use super::watcher::Feeds;
 use super::{
     Class, CommitError, Compacted, Entry, Guard, Op, Pending, Range, ReadError, Reading, Revision, Store, Txn, Watcher,
 };
-use disk::Disk;
+use disk::{Disk, Folder};
 use frame::FrameWriter;
 pub use recover::OpenError;
 use writer::{Kept, WriteError, Writer};
@@ -89,11 +89,17 @@ pub struct LogStore(Rc<Shared>);
 impl LogStore {
     /// Opens or makes the store in `folder` and takes its lock. Needs a `LocalSet`.
     pub async fn open(folder: &Path) -> Result<LogStore, OpenError> {
+        Self::open_locked(Self::lock(folder).await?)
+    }
+    /// The lock alone, which [`Self::open_locked`] needs.
+    pub async fn lock(folder: &Path) -> Result<Folder, OpenError> {
         let path = folder.to_path_buf();
-        let opened = tokio::task::spawn_blocking(move || disk::Folder::open(&path)).await;
+        let opened = tokio::task::spawn_blocking(move || Folder::open(&path)).await;
         let disk = opened.map_err(std::io::Error::other).and_then(|d| d);
-        let disk = disk.map_err(|e| OpenError::Io(folder.display().to_string(), e))?;
-        Self::with_disk(Box::new(disk), LOG_BYTES_MAX)
+        disk.map_err(|e| OpenError::Io(folder.display().to_string(), e))
+    }
+    pub fn open_locked(folder: Folder) -> Result<LogStore, OpenError> {
+        Self::with_disk(Box::new(folder), LOG_BYTES_MAX)
     }
     /// On any disk; for tests.
     fn with_disk(mut disk: Box<dyn Disk>, log_bytes_max: u64) -> Result<LogStore, OpenError> {
@@ -281,6 +287,8 @@ async fn write_batches(shared: &Shared, mut writer: Writer) -> Option<Writer> {
                 return Some(writer);
             }
             shared.wake.notified().await;
+            // Whoever else is about to write goes with the same frame.
+            tokio::task::yield_now().await;
             continue;
         }
         let (batch, frame, reserved) = shared.take_batch();

@@ -219,6 +219,54 @@ fn acknowledged_writes_survive_a_power_cut_at_any_step() {
     assert!(steps > 40, "only {steps} steps were tried");
 }
 
+/// Of the write that was under way, every number of bytes arrives; and the power goes again at every step of the recovery.
+#[test]
+fn acknowledged_writes_survive_a_power_cut_at_any_byte() {
+    let recovered = |disk: &FakeDisk| {
+        let found = recover::recover(&mut disk.clone()).map_err(|e| e.to_string())?;
+        let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
+        Ok::<_, String>(found.keys.iter().map(|(k, e)| (k.to_string(), text(&e.value))).collect::<BTreeMap<_, _>>())
+    };
+    let (mut points, mut steps) = (0, 0);
+    loop {
+        let disk = FakeDisk::default();
+        disk.crash_after(steps);
+        let (states, acknowledged) = run(busy(disk.clone()));
+        let check = |disk: &FakeDisk, what: &str| {
+            let found = recovered(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(
+                states.iter().skip(acknowledged).any(|s| *s == found),
+                "{what}: {acknowledged} acknowledged, {found:?}"
+            );
+        };
+        for new_names in [true, false] {
+            for bytes in 0.. {
+                let Some(after) = disk.reboot_with(bytes, new_names) else { break };
+                points += 1;
+                for again in 0.. {
+                    let second = after.reboot_with(0, true).unwrap();
+                    second.crash_after(again);
+                    let whole = recovered(&second).is_ok() && !second.crashed();
+                    for (part, name) in [(0, true), (4, true), (0, false)] {
+                        let Some(third) = second.reboot_with(part, name) else { continue };
+                        check(&third, &format!("step {steps}, byte {bytes}, then step {again}"));
+                    }
+                    if whole {
+                        break;
+                    }
+                    points += 1;
+                }
+            }
+        }
+        if !disk.crashed() {
+            break;
+        }
+        steps += 1;
+    }
+    println!("{points} points of {steps} steps");
+    assert!(points > 5000, "only {points} points were tried");
+}
+
 async fn busy(disk: FakeDisk) -> (Vec<BTreeMap<String, String>>, usize) {
     let mut states = vec![BTreeMap::new()];
     let mut acknowledged = 0;

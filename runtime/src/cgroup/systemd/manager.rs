@@ -1,6 +1,6 @@
 //! A connection to systemd: its own socket where it lets us in, else the bus. One call at a time; jobs that end meanwhile are remembered.
 
-use super::wire::{self, BEGIN, Kind, MESSAGE_BYTES_MAX, Message, Method, Value, Writer};
+use super::wire::{self, Kind, MESSAGE_BYTES_MAX, Message, Method, Value, Writer};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,6 @@ impl Manager {
         if !line.starts_with(b"OK ") {
             return Err(ErrorKind::PermissionDenied.into());
         }
-        manager.stream.write_all(BEGIN)?;
         if bus {
             manager.subscribe().map_err(|e| io::Error::other(e.text))?;
         }

@@ -279,12 +279,12 @@ pub fn message(bytes: &[u8]) -> Result<Option<(Message, usize)>, Malformed> {
     Ok(Some((message, whole)))
 }
 
-/// What a client says first on a connection, before [`BEGIN`]: who it is, as the kernel confirms.
+/// What a client says first on a connection: who it is, as the kernel confirms, and that it goes on. All at once, and the first message only after
+/// the answer: systemd's end forgets to look at a message that comes in one piece with `BEGIN`.
 pub fn greeting(uid: u32) -> Vec<u8> {
     let digits: String = uid.to_string().bytes().map(|b| format!("{b:02x}")).collect();
-    format!("\0AUTH EXTERNAL {digits}\r\n").into_bytes()
+    format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").into_bytes()
 }
-pub const BEGIN: &[u8] = b"BEGIN\r\n";
 
 #[cfg(test)]
 #[path = "wire/tests.rs"]

@@ -43,6 +43,48 @@ fn other_versions_and_lengths_are_refused() {
     assert_eq!(encode(&vec![0u8; FRAME_BYTES_MAX]), Err(FrameError::TooLarge));
 }
 
+/// The keeper's own reading and writing are the protocol's, variant by variant.
+#[test]
+fn what_is_borrowed_is_the_same_on_the_wire() {
+    let id = || "c1".to_owned();
+    let process = Process { args: vec!["true".into()], ..Process::default() };
+    let exec = Exec { id: id(), process: process.clone(), timeout_ms: 5, output_bytes_max: 6 };
+    let session = Session { id: id(), process, terminal: true };
+    let sandbox = Sandbox { id: id(), net: true, ..Sandbox::default() };
+    let resources = Resources { pids_max: Some(7), ..Resources::default() };
+    let container = Container { id: id(), ..Container::default() };
+    let pairs = [
+        (Request::Hello { events: true }, Wanted::Hello { events: true }),
+        (Request::Sandbox(sandbox.clone()), Wanted::Sandbox(Box::new(sandbox))),
+        (Request::RemoveSandbox { id: id() }, Wanted::RemoveSandbox { id: "c1" }),
+        (Request::Start(Box::new(container.clone())), Wanted::Start(Box::new(container))),
+        (Request::Signal { id: id(), signal: -9, all: true }, Wanted::Signal { id: "c1", signal: -9, all: true }),
+        (Request::Remove { id: id() }, Wanted::Remove { id: "c1" }),
+        (Request::List, Wanted::List),
+        (Request::Exec(exec.clone()), Wanted::Exec(Box::new(exec))),
+        (
+            Request::Update { id: id(), resources: resources.clone() },
+            Wanted::Update { id: "c1", resources: Box::new(resources) },
+        ),
+        (Request::ReopenLog { id: id() }, Wanted::ReopenLog { id: "c1" }),
+        (Request::Shutdown, Wanted::Shutdown),
+        (Request::Session(session.clone()), Wanted::Session(Box::new(session))),
+        (Request::Attach(Attach { id: id(), stdin: true }), Wanted::Attach(WantedAttach { id: "c1", stdin: true })),
+    ];
+    for (place, (request, wanted)) in pairs.into_iter().enumerate() {
+        let bytes = encode(&Call { seq: 9, request }).unwrap();
+        let (payload, whole) = first_frame(&bytes).unwrap().unwrap();
+        assert_eq!((whole, usize::from(payload[1])), (bytes.len(), place), "in the protocol's order, none left out");
+        assert_eq!(decode::<Asked<'_>>(payload), Ok(Asked { seq: 9, request: wanted }));
+    }
+    let event = Event::Exited { id: id(), exit: Exit::default() };
+    assert_eq!(encode(&Told::Event(&event)).unwrap(), encode(&Message::Event(event.clone())).unwrap());
+    let reply = Reply::Failed(Failure::new(FailureKind::Busy, "x"));
+    let told = encode(&Told::Reply { seq: 3, reply: &reply }).unwrap();
+    assert_eq!(told, encode(&Message::Reply { seq: 3, reply }).unwrap());
+    assert_eq!(encode_onto(told.clone(), &Told::Event(&event)).unwrap()[..told.len()], told[..]);
+}
+
 proptest! {
     #[test]
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

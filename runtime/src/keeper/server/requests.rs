@@ -5,7 +5,7 @@ use crate::cgroup;
 use crate::container::Container;
 use crate::keeper::exec;
 use crate::keeper::held::{Held, Phase};
-use crate::keeper::protocol::{Attach, Attached, Exec, Failure, FailureKind, Reply, Request, Session, VERSION};
+use crate::keeper::protocol::{Attached, Exec, Failure, FailureKind, Reply, Session, VERSION, Wanted, WantedAttach};
 use crate::keeper::removal::Removal;
 use crate::keeper::sandbox;
 use crate::sys;
@@ -13,46 +13,46 @@ use std::os::fd::AsFd;
 
 impl Server {
     /// `None` = answered later.
-    pub(super) fn answer(&mut self, asked: (u64, u32), request: Request) -> Option<Reply> {
+    pub(super) fn answer(&mut self, asked: (u64, u32), request: Wanted<'_>) -> Option<Reply> {
         let result = match request {
-            Request::Hello { events } => {
+            Wanted::Hello { events } => {
                 if events {
                     self.clients.subscribe(asked.0);
                 }
                 let build = env!("CARGO_PKG_VERSION").to_owned();
                 Ok(Reply::Hello { version: VERSION, pid: std::process::id() as i32, build })
             }
-            Request::Sandbox(wanted) => sandbox::create(&self.dir, &wanted).map(|()| Reply::Done),
-            Request::RemoveSandbox { id } => self.remove_sandbox(&id),
-            Request::Start(container) => match self.start(asked, *container) {
+            Wanted::Sandbox(wanted) => sandbox::create(&self.dir, &wanted).map(|()| Reply::Done),
+            Wanted::RemoveSandbox { id } => self.remove_sandbox(id),
+            Wanted::Start(container) => match self.start(asked, *container) {
                 Ok(()) => return None,
                 Err(failure) => Err(failure),
             },
-            Request::Signal { id, signal, all } => self.signal(&id, signal, all),
-            Request::Remove { id } => match self.remove(asked, &id) {
+            Wanted::Signal { id, signal, all } => self.signal(id, signal, all),
+            Wanted::Remove { id } => match self.remove(asked, id) {
                 Ok(()) => return None,
                 Err(failure) => Err(failure),
             },
-            Request::List => {
+            Wanted::List => {
                 let going = self.removals.iter().filter(|r| r.keep).map(|r| &r.held);
                 let containers = self.held.values().chain(going).map(Held::listed).collect();
                 Ok(Reply::List { containers, sandboxes: sandbox::list(&self.dir) })
             }
-            Request::Exec(exec) => match self.exec(asked, &exec) {
+            Wanted::Exec(exec) => match self.exec(asked, &exec) {
                 Ok(()) => return None,
                 Err(failure) => Err(failure),
             },
-            Request::Update { id, resources } => self.find(&id).and_then(|held| {
+            Wanted::Update { id, resources } => self.find(id).and_then(|held| {
                 let told = |e: cgroup::CgroupError| Failure::new(FailureKind::Stage, e.to_string());
                 cgroup::update(&self.layout, &held.record.cgroup, &resources).map(|_| Reply::Done).map_err(told)
             }),
-            Request::ReopenLog { id } => self.reopen_log(&id),
-            Request::Shutdown => self.shutdown(),
-            Request::Session(session) => match self.session(asked, &session) {
+            Wanted::ReopenLog { id } => self.reopen_log(id),
+            Wanted::Shutdown => self.shutdown(),
+            Wanted::Session(session) => match self.session(asked, &session) {
                 Ok(()) => return None,
                 Err(failure) => Err(failure),
             },
-            Request::Attach(wanted) => self.attach(asked.0, &wanted).map(Reply::Attached),
+            Wanted::Attach(wanted) => self.attach(asked.0, &wanted).map(Reply::Attached),
         };
         Some(result.unwrap_or_else(Reply::Failed))
     }
@@ -139,11 +139,11 @@ impl Server {
         self.find(id)
     }
 
-    fn attach(&mut self, client: u64, wanted: &Attach) -> Result<Attached, Failure> {
+    fn attach(&mut self, client: u64, wanted: &WantedAttach<'_>) -> Result<Attached, Failure> {
         let descriptors = self.clients.descriptors(client);
         let refused = |text: &str| Failure::new(FailureKind::Busy, format!("container {}: {text}", wanted.id));
-        self.find(&wanted.id)?;
-        let Some(held) = self.held.get_mut(&wanted.id) else { return Err(refused("not found")) };
+        self.find(wanted.id)?;
+        let Some(held) = self.held.get_mut(wanted.id) else { return Err(refused("not found")) };
         if !matches!(held.phase, Phase::Running { .. }) {
             return Err(refused("is not running"));
         }

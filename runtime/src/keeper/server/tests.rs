@@ -4,15 +4,28 @@ use crate::keeper::record::Record;
 use crate::sys::allocations;
 use std::io::Write;
 
-/// Lines come and are logged, turn after turn, and nothing is made on the heap for it.
-#[test]
-fn a_turn_of_the_loop_allocates_nothing() {
+/// A keeper that holds two containers, which are one `sleep`.
+struct Holding {
+    dir: tempfile::TempDir,
+    server: Server,
+    sleeper: std::process::Child,
+    _guard: std::os::unix::net::UnixStream,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let _ = self.sleeper.kill();
+        let _ = self.sleeper.wait();
+    }
+}
+
+fn holding() -> Holding {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::new(dir.path());
     let listener = UnixListener::bind(run.socket()).unwrap();
-    let (link, _guard) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (link, guard) = std::os::unix::net::UnixStream::pair().unwrap();
     let mut server = Server::new(run, Layout::discover(), listener, Guard::new(link.into()), Kept::default()).unwrap();
-    let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     for id in ["a", "b"] {
         let folder = server.dir.container(id);
         std::fs::create_dir(&folder).unwrap();
@@ -23,6 +36,14 @@ fn a_turn_of_the_loop_allocates_nothing() {
         let phase = Phase::Running { pidfd, child: false };
         server.held.insert(id.into(), Held { id: id.into(), record, phase, stdio });
     }
+    Holding { dir, server, sleeper, _guard: guard }
+}
+
+/// Lines come and are logged, turn after turn, and nothing is made on the heap for it.
+#[test]
+fn a_turn_of_the_loop_allocates_nothing() {
+    let mut kept = holding();
+    let (dir, server) = (kept.dir.path().to_owned(), &mut kept.server);
     let mut fifo = std::fs::File::options().write(true).open(server.dir.container("b").join("out")).unwrap();
     let mut say = |server: &mut Server, turns: usize| {
         for _ in 0..turns {
@@ -30,7 +51,7 @@ fn a_turn_of_the_loop_allocates_nothing() {
             server.turn().unwrap();
         }
     };
-    say(&mut server, 3);
+    say(server, 3);
     let text = b"a line of some length\n".repeat(100);
     let before = allocations();
     drop(text.clone());
@@ -42,8 +63,45 @@ fn a_turn_of_the_loop_allocates_nothing() {
         server.turn().unwrap();
         counted += allocations() - before;
     }
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    let lines = std::fs::read_to_string(dir.path().join("b.log")).unwrap().lines().count();
+    let lines = std::fs::read_to_string(dir.join("b.log")).unwrap().lines().count();
     assert_eq!((counted, lines), (0, 53 * 100));
+}
+
+/// A hundred requests and their answers, from the socket to the socket.
+#[test]
+fn a_short_request_allocates_nothing() {
+    use crate::keeper::protocol::{Call, Decoder, Message, Request, encode};
+    use std::io::Read;
+    let mut kept = holding();
+    let mut client = std::os::unix::net::UnixStream::connect(kept.server.dir.socket()).unwrap();
+    let asked = [
+        Request::Signal { id: "a".into(), signal: 0, all: false },
+        Request::Remove { id: "nobody".into() },
+        Request::Signal { id: "b".into(), signal: 0, all: true },
+        Request::Signal { id: "b".into(), signal: 18, all: false },
+    ];
+    let (mut counted, mut answered, mut decoder, mut buffer) = (0, 0, Decoder::default(), [0; 4096]);
+    for seq in 0..104 {
+        let request = asked[seq % asked.len()].clone();
+        let frame = encode(&Call { seq: seq as u32, request }).unwrap();
+        // In two pieces now and then.
+        let (one, two) = frame.split_at(if seq % 3 == 0 { 5 } else { frame.len() });
+        for part in [one, two].into_iter().filter(|p| !p.is_empty()) {
+            client.write_all(part).unwrap();
+            let before = allocations();
+            kept.server.turn().unwrap();
+            // The first of each makes the client's buffers and the list of what is polled.
+            counted += if seq < 4 { 0 } else { allocations() - before };
+        }
+        client.set_nonblocking(true).unwrap();
+        while let Ok(count) = client.read(&mut buffer) {
+            decoder.push(&buffer[..count]);
+        }
+        client.set_nonblocking(false).unwrap();
+        while let Some(Message::Reply { seq: of, reply }) = decoder.next_frame().unwrap() {
+            assert_eq!((of, reply), (seq as u32, Reply::Done));
+            answered += 1;
+        }
+    }
+    assert_eq!((counted, answered), (0, 104));
 }

@@ -23,7 +23,8 @@ pub(super) enum Tree {
     Assert(Assert),
     Cat(Vec<Tree>),
     Alt(Vec<Tree>),
-    Repeat(Box<Tree>, usize, Option<usize>),
+    /// Least, most, and whether fewer are preferred.
+    Repeat(Box<Tree>, usize, Option<usize>, bool),
 }
 
 fn is_word(c: Option<char>) -> bool {
@@ -131,11 +132,11 @@ impl Parser {
 
     fn repeated(&mut self, tree: Tree) -> Result<Tree, PatternError> {
         let Some((least, most)) = self.times()? else { return Ok(tree) };
-        self.eat("?");
+        let lazy = self.eat("?");
         if self.times()?.is_some() {
             return self.wrong("invalid nested repetition operator");
         }
-        Ok(Tree::Repeat(Box::new(tree), least, most))
+        Ok(Tree::Repeat(Box::new(tree), least, most, lazy))
     }
 
     /// The repetition that comes next, if one does.

@@ -97,8 +97,8 @@ fn nobody_is_believed_without_looking() {
 
 #[test]
 fn who_one_is() {
-    assert_eq!(greeting(0), b"\0AUTH EXTERNAL 30\r\n");
-    assert_eq!(greeting(1000), b"\0AUTH EXTERNAL 31303030\r\n");
+    assert_eq!(greeting(0), b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n");
+    assert_eq!(greeting(1000), b"\0AUTH EXTERNAL 31303030\r\nBEGIN\r\n");
 }
 
 impl Writer {
