@@ -25,6 +25,10 @@ impl Api for Client {
         Box::pin(async move { Client::list(self, res, ns).await.map(|(objects, revision)| (objects, revision.0)) })
     }
 
+    fn each<'a>(&'a self, res: &'a str, found: &'a mut dyn FnMut(&Rc<Value>)) -> Fut<'a, Result<u64, Status>> {
+        Box::pin(async move { Client::each(self, res, found).await.map(|revision| revision.0) })
+    }
+
     fn create<'a>(&'a self, res: &'a str, ns: &'a str, object: Value) -> Fut<'a, Result<Value, Status>> {
         Box::pin(Client::create(self, res, ns, object))
     }

@@ -34,6 +34,8 @@ use frame::Key;
 use frame::reflect::{Keeper, reflect};
 use frame::run::{Outcome, Work, run};
 use seam::{Api, Event, Fut};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use tokio::task::JoinSet;
 use world::{Change, RESOURCES, Res, World};
@@ -105,7 +107,8 @@ pub fn spawn(cx: &Context, tasks: &mut JoinSet<()>) {
     pods::spawn(cx, tasks);
     gc::spawn(cx, tasks);
     for (res, name) in RESOURCES {
-        tasks.spawn_local(reflect(cx.api.clone(), name.into(), Rc::new(Feed { world: cx.world.clone(), res })));
+        let feed = Feed { world: cx.world.clone(), res, keys: RefCell::default() };
+        tasks.spawn_local(reflect(cx.api.clone(), name.into(), Rc::new(feed)));
     }
 }
 
@@ -113,11 +116,18 @@ pub fn spawn(cx: &Context, tasks: &mut JoinSet<()>) {
 struct Feed {
     world: Rc<World>,
     res: Res,
+    /// Found in the list that is under way.
+    keys: RefCell<BTreeSet<Key>>,
 }
 
 impl Keeper for Feed {
-    fn replace(&self, objects: &[Rc<mote_api::tree::Value>], revision: u64) {
-        self.world.replace(self.res, objects, revision);
+    fn found(&self, object: &Rc<mote_api::tree::Value>) {
+        self.keys.borrow_mut().insert(Key::new(mote_api::meta::namespace(object), mote_api::meta::name(object)));
+        self.world.found(self.res, object);
+    }
+
+    fn listed(&self, revision: u64) {
+        self.world.listed(self.res, &self.keys.take(), revision);
     }
 
     fn apply(&self, event: &Event) {

@@ -46,6 +46,14 @@ pub trait Api {
     fn get<'a>(&'a self, res: &'a str, ns: &'a str, name: &'a str) -> Fut<'a, Result<Rc<Value>, Status>>;
     /// `ns` `None`: all namespaces. The number is the revision to watch from.
     fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<Listed, Status>>;
+    /// Every object of all namespaces in its turn; returns the revision to watch from.
+    fn each<'a>(&'a self, res: &'a str, found: &'a mut dyn FnMut(&Rc<Value>)) -> Fut<'a, Result<u64, Status>> {
+        Box::pin(async move {
+            let (objects, revision) = self.list(res, None).await?;
+            objects.iter().for_each(found);
+            Ok(revision)
+        })
+    }
     fn create<'a>(&'a self, res: &'a str, ns: &'a str, object: Value) -> Fut<'a, Result<Value, Status>>;
     /// Replaces the object if its resourceVersion still is the newest, else 409.
     fn update<'a>(&'a self, res: &'a str, object: Value) -> Fut<'a, Result<Value, Status>>;

@@ -160,15 +160,15 @@ impl World {
         self.take(res, object, &News::Told { gone, revision });
     }
 
-    /// Takes in a whole new list made at `revision`; what it lacks is gone.
-    pub fn replace(&self, res: Res, objects: &[Rc<Value>], revision: u64) {
-        let keys: BTreeSet<Key> =
-            objects.iter().map(|o| Key::new(mote_api::meta::namespace(o), mote_api::meta::name(o))).collect();
-        let dropped = self.drop_missing(res, &keys, revision);
+    /// Takes in one object of a list.
+    pub fn found(&self, res: Res, object: &Value) {
+        self.take(res, object, &News::Told { gone: false, revision: 0 });
+    }
+
+    /// The list of `res`, made at `revision`, had just these keys; what it lacked is gone.
+    pub fn listed(&self, res: Res, keys: &BTreeSet<Key>, revision: u64) {
+        let dropped = self.drop_missing(res, keys, revision);
         self.tell(dropped);
-        for object in objects {
-            self.take(res, object, &News::Told { gone: false, revision: 0 });
-        }
         if self.mark_synced(res, revision) {
             self.synced.set(self.synced.get() + 1);
             if self.is_synced() {

@@ -41,6 +41,9 @@ impl Api for Gate {
     fn list<'a>(&'a self, res: &'a str, ns: Option<&'a str>) -> Fut<'a, Result<Listed, Status>> {
         self.api.list(res, ns)
     }
+    fn each<'a>(&'a self, res: &'a str, found: &'a mut dyn FnMut(&Rc<Value>)) -> Fut<'a, Result<u64, Status>> {
+        self.api.each(res, found)
+    }
     fn create<'a>(&'a self, res: &'a str, ns: &'a str, object: Value) -> Fut<'a, Result<Value, Status>> {
         self.pass(|api| api.create(res, ns, object))
     }

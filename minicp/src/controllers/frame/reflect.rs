@@ -10,8 +10,10 @@ const RETRY_MS: (u64, u64) = (50, 10_000);
 
 /// Keeps what a reflector tells.
 pub trait Keeper {
-    /// A whole list, made at `revision`; what it lacks is gone.
-    fn replace(&self, objects: &[Rc<Value>], revision: u64);
+    /// One object of a list. They come one by one: all of a large resource at once, as trees, would cost several times its size.
+    fn found(&self, object: &Rc<Value>);
+    /// The list is at its end, it was made at `revision`; what it lacked is gone.
+    fn listed(&self, revision: u64);
     fn apply(&self, event: &Event);
 }
 
@@ -31,9 +33,8 @@ pub async fn reflect(api: Rc<dyn Api>, res: Rc<str>, keeper: Rc<dyn Keeper>) {
 }
 
 async fn follow(api: &dyn Api, res: &str, keeper: &dyn Keeper) -> Result<(), mote_api::status::Status> {
-    let (objects, revision) = api.list(res, None).await?;
-    keeper.replace(&objects, revision);
-    drop(objects);
+    let revision = api.each(res, &mut |object| keeper.found(object)).await?;
+    keeper.listed(revision);
     let mut watch = api.watch(res, revision)?;
     while let Some(event) = watch.next().await {
         keeper.apply(&event);

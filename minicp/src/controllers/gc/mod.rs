@@ -38,6 +38,8 @@ struct Feed {
     state: Rc<State>,
     res: Rc<str>,
     listed: Cell<bool>,
+    /// Found in the list that is under way.
+    live: RefCell<BTreeSet<Uid>>,
 }
 
 impl Feed {
@@ -47,16 +49,18 @@ impl Feed {
 }
 
 impl Keeper for Feed {
-    fn replace(&self, objects: &[Rc<Value>], _revision: u64) {
-        let live: BTreeSet<Uid> = objects.iter().map(|o| Uid::parse(meta::uid(o))).collect();
+    fn found(&self, object: &Rc<Value>) {
+        self.live.borrow_mut().insert(Uid::parse(meta::uid(object)));
+        let look = self.state.graph.borrow_mut().set(&self.res, object);
+        self.look(look);
+    }
+
+    fn listed(&self, _revision: u64) {
+        let live = self.live.take();
         let gone: Vec<Uid> =
             self.state.graph.borrow().of_resource(&self.res).filter(|uid| !live.contains(uid)).collect();
         for uid in gone {
             let look = self.state.graph.borrow_mut().remove(uid);
-            self.look(look);
-        }
-        for object in objects {
-            let look = self.state.graph.borrow_mut().set(&self.res, object);
             self.look(look);
         }
         if &*self.res == DEFINITIONS {
@@ -120,7 +124,8 @@ async fn feed_all(cx: Context, state: Rc<State>) {
             let stays = served.contains(res);
             if !stays {
                 task.abort();
-                feed.replace(&[], 0);
+                feed.live.take();
+                feed.listed(0);
             }
             stays
         });
@@ -129,7 +134,9 @@ async fn feed_all(cx: Context, state: Rc<State>) {
                 continue;
             }
             let name: Rc<str> = res.as_str().into();
-            let feed = Rc::new(Feed { state: state.clone(), res: name.clone(), listed: Cell::new(false) });
+            let feed =
+                Feed { state: state.clone(), res: name.clone(), listed: Cell::new(false), live: RefCell::default() };
+            let feed = Rc::new(feed);
             let task = tasks.spawn_local(reflect(cx.api.clone(), name, feed.clone()));
             feeds.insert(res, (feed, task));
         }
