@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,11 @@ fn container(dir: &Path, layer: &Path, id: &str, parent: &str, args: &[&str]) ->
     made
 }
 
+/// Nobody who listens is no reason to end without the keeper.
+macro_rules! say {
+    ($($what:tt)*) => { let _ = writeln!(std::io::stdout(), $($what)*); };
+}
+
 /// In the namespaces of a pod.
 fn of_pod(mut container: Container, run: &RunDir, pod: &str) -> Container {
     container.namespaces.retain(|n| !matches!(n.kind, NamespaceKind::Uts | NamespaceKind::Ipc));
@@ -80,8 +86,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn container(&self, id: &str, args: &[&str]) -> Container {
-        container(&self.dir, &self.layer, id, &self.parent, args)
+    /// With its writable folders, which are there before the keeper is asked, as on a node.
+    fn container(&self, id: &str, args: &[&str]) -> Result<Container, Fault> {
+        for folder in ["upper", "work"] {
+            std::fs::create_dir_all(self.dir.join(id).join(folder))?;
+        }
+        Ok(container(&self.dir, &self.layer, id, &self.parent, args))
     }
 
     /// Milliseconds.
@@ -101,21 +111,22 @@ impl Bench {
             };
         }
         self.client.call(Request::Remove { id: id.to_owned() })?;
-        std::fs::remove_dir_all(self.dir.join(id))?;
         Ok(())
     }
 
+    /// Their folders stay until the last is measured: a disk's file system may look long for a free inode while many were freed just now.
     fn starts(&mut self, count: usize) -> Result<(), Fault> {
         for i in 0..count {
             let (id, pod) = (format!("c{i}"), format!("p{i}"));
             let wanted = Sandbox { id: pod.clone(), net: true, ipc: true, uts: true, ..Sandbox::default() };
             let sandbox = self.timed(Request::Sandbox(wanted))?;
-            let container = of_pod(self.container(&id, &["true"]), &self.run, &pod);
+            let container = of_pod(self.container(&id, &["true"])?, &self.run, &pod);
             let start = self.timed(Request::Start(Box::new(container)))?;
-            println!("sandbox_ms {sandbox:.3}\nstart_ms {start:.3}\nboth_ms {:.3}", sandbox + start);
+            say!("sandbox_ms {sandbox:.3}\nstart_ms {start:.3}\nboth_ms {:.3}", sandbox + start);
             self.finish(&id)?;
             self.client.call(Request::RemoveSandbox { id: pod })?;
         }
+        (0..count).try_for_each(|i| std::fs::remove_dir_all(self.dir.join(format!("c{i}"))))?;
         Ok(())
     }
 
@@ -125,27 +136,32 @@ impl Bench {
         self.memory("empty")?;
         let ids: Vec<String> = (0..count).map(|i| format!("s{i}")).collect();
         for id in &ids {
-            self.timed(Request::Start(Box::new(self.container(id, &["sleep", "1000"]))))?;
+            let container = self.container(id, &["sleep", "1000"])?;
+            self.timed(Request::Start(Box::new(container)))?;
         }
         self.memory("held")?;
         for id in &ids {
             self.client.call(Request::Signal { id: id.clone(), signal: 9, all: true })?;
         }
-        ids.iter().try_for_each(|id| self.finish(id))
+        ids.iter().try_for_each(|id| self.finish(id))?;
+        ids.iter().try_for_each(|id| std::fs::remove_dir_all(self.dir.join(id)))?;
+        Ok(())
     }
 
     fn memory(&self, when: &str) -> Result<(), Fault> {
         let pids = self.pids;
         for (name, field) in [("pss", "Pss"), ("dirty", "Private_Dirty")] {
             let all = pids.iter().map(|pid| memory_kib(*pid, field)).sum::<Result<u64, Fault>>()?;
-            println!("{when}_{name}_kib {all}");
+            say!("{when}_{name}_kib {all}");
         }
         Ok(())
     }
 
     fn cycle(&mut self, id: &str) -> Result<(), Fault> {
-        self.timed(Request::Start(Box::new(self.container(id, &["true"]))))?;
+        let container = self.container(id, &["true"])?;
+        self.timed(Request::Start(Box::new(container)))?;
         self.finish(id)?;
+        std::fs::remove_dir_all(self.dir.join(id))?;
         std::fs::remove_file(self.dir.join("log").join(id))?;
         Ok(())
     }
@@ -155,7 +171,7 @@ impl Bench {
         self.state("before")?;
         let began = Instant::now();
         (0..count).try_for_each(|_| self.cycle("k"))?;
-        println!("cycle_ms {:.3}", began.elapsed().as_secs_f64() * 1000.0 / count.max(1) as f64);
+        say!("cycle_ms {:.3}", began.elapsed().as_secs_f64() * 1000.0 / count.max(1) as f64);
         std::thread::sleep(Duration::from_millis(200)); // the guard lets go of the last FIFOs a moment later
         self.state("after")
     }
@@ -178,10 +194,10 @@ impl Bench {
         found.push(("groups", points.map(|point| count(&Path::new(point).join(&self.parent))).sum()));
         found.push(("folders", count(&self.run.containers()) + count(&self.dir)));
         for (what, number) in found {
-            println!("{when}_{what} {number}");
+            say!("{when}_{what} {number}");
         }
         for (name, pid) in [("guard", guard), ("worker", worker)] {
-            println!("{when}_{name}_rss_kib {}", memory_kib(pid, "Rss")?);
+            say!("{when}_{name}_rss_kib {}", memory_kib(pid, "Rss")?);
         }
         Ok(())
     }
