@@ -95,11 +95,15 @@ fn who_may_ask_what() {
     need("curl", "curl");
     let node = Node::up();
     let curl = Curl::new(&node);
-    for path in ["/healthz", "/livez", "/readyz", "/version"] {
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd"] {
         assert_eq!(curl.ask(&As::Nobody, "GET", path, &[], "").code, 200, "{path}");
     }
-    let refused = curl.ask(&As::Nobody, "GET", "/api/v1/nodes", &[], "");
-    assert!(matches!(refused.code, 401 | 403) && refused.json()["kind"] == "Status", "{refused:?}");
+    let verbose = curl.ask(&As::Nobody, "GET", "/readyz?verbose", &[], "").body;
+    assert_eq!(verbose, "[+]ping ok\n[+]etcd ok\nreadyz check passed\n");
+    for path in ["/version", "/api/v1/nodes"] {
+        let refused = curl.ask(&As::Nobody, "GET", path, &[], "");
+        assert!(refused.code == 401 && refused.json()["reason"] == "Unauthorized", "{refused:?}");
+    }
     assert_eq!(curl.ask(&As::Token("no.such.token"), "GET", "/api/v1/nodes", &[], "").code, 401);
     let kubectl = node.kubectl();
     kubectl.ok(&["create", "serviceaccount", "reader"]);
@@ -151,7 +155,7 @@ fn bodies_in_every_form() {
     curl.want(201, "PATCH", &three, &[&content("application/apply-patch+yaml")], applied);
     let other = three.replace("=me", "=you");
     let conflict =
-        curl.want(409, "PATCH", &other, &[&content("application/apply-patch+yaml")], &applied.replace('1', "2"));
+        curl.want(409, "PATCH", &other, &[&content("application/apply-patch+yaml")], &applied.replace("'1'", "'2'"));
     assert!(conflict.body.contains(r#"conflict with \"me\": .data.a"#), "{conflict:?}");
     curl.want(415, "PATCH", &one, &[&content(JSON)], "{}");
     let yaml = curl.want(200, "GET", &one, &["Accept: application/yaml"], "");

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minicp::{Client, Config, Server, SystemClock};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::etcd::Etcd;
 use crate::run;
@@ -140,4 +141,40 @@ fn the_kubernetes_service_has_the_servers_that_live() {
 
 fn address(server: &Server) -> String {
     server.url().trim_start_matches("https://").to_owned()
+}
+
+/// The answer to a question of nobody in particular, head and body.
+async fn asked(server: &Server, path: &str) -> String {
+    let mut stream = server.connect(minicp::user::UserInfo::new("nobody", &[]));
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[test]
+fn a_server_is_as_ready_as_its_store() {
+    run(async {
+        let mut etcd = Etcd::start();
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(&etcd, dir.path()).await;
+        assert!(asked(&server, "/readyz").await.starts_with("HTTP/1.0 200"));
+        etcd.kill();
+        let said = asked(&server, "/readyz").await;
+        assert!(said.starts_with("HTTP/1.0 500") && said.contains("[-]etcd failed: reason withheld"), "{said}");
+        let alive = asked(&server, "/livez?verbose").await;
+        assert!(alive.ends_with("[+]ping ok\nlivez check passed\n"), "{alive}");
+        etcd.run();
+        etcd.wait();
+        let mut said = String::new();
+        for _ in 0..200 {
+            said = asked(&server, "/readyz?verbose").await;
+            if said.starts_with("HTTP/1.0 200") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(said.ends_with("[+]ping ok\n[+]etcd ok\nreadyz check passed\n"), "{said}");
+        server.stop().await;
+    });
 }
