@@ -16,4 +16,4 @@ mod stages;
 mod sys;
 pub mod user;
 
-pub use sys::end_on_closed_pipe;
+pub use sys::{end_on_closed_pipe, enter};

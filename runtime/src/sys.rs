@@ -5,6 +5,7 @@ mod attributes;
 mod bpf;
 #[cfg(test)]
 mod counting;
+mod entry;
 mod exits;
 mod mount;
 
@@ -12,6 +13,7 @@ pub(crate) use attributes::*;
 pub(crate) use bpf::*;
 #[cfg(test)]
 pub(crate) use counting::allocations;
+pub use entry::enter;
 pub(crate) use exits::*;
 pub(crate) use mount::*;
 

@@ -46,19 +46,24 @@ const EXEC_FAILED: u8 = 255;
 
 /// `args` without the program's name. Runs to the end; must be called from a single-threaded program.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    ExitCode::from(code(args))
+}
+
+/// The same, as a number.
+pub fn code(args: Vec<OsString>) -> u8 {
     let args = match args::parse(args) {
         Ok(args) => args,
         Err(e) => {
             eprintln!("mote-oci: {e}");
-            return ExitCode::FAILURE;
+            return 1;
         }
     };
     let result = open_log(&args).and_then(|()| dispatch(&args));
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(message) => {
             say("error", &message);
-            ExitCode::from(if args.words.first().is_some_and(|c| c == "exec") { EXEC_FAILED } else { 1 })
+            if args.words.first().is_some_and(|c| c == "exec") { EXEC_FAILED } else { 1 }
         }
     }
 }
