@@ -262,14 +262,6 @@ impl CapSet {
     /// NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP.
     pub const DEFAULT: CapSet = CapSet(0xa804_25fb);
 
-    /// All capabilities this kernel has.
-    pub fn all() -> CapSet {
-        crate::identity::kernel_capabilities()
-    }
-    /// `CAP_NET_ADMIN`, `NET_ADMIN` or `net_admin`; `ALL`. `None` = unknown name.
-    pub fn parse(name: &str) -> Option<CapSet> {
-        crate::identity::parse_capability(name)
-    }
     #[must_use]
     pub fn with(self, other: CapSet) -> CapSet {
         CapSet(self.0 | other.0)

@@ -5,20 +5,24 @@ use caps::errors::CapsError;
 use caps::{Capability, CapsHashSet};
 use std::str::FromStr;
 
-pub(crate) fn parse_capability(name: &str) -> Option<CapSet> {
-    let upper = name.to_ascii_uppercase();
-    if upper == "ALL" {
-        return Some(kernel_capabilities());
+impl CapSet {
+    /// All capabilities this kernel has: all bits up to /proc/sys/kernel/cap_last_cap.
+    pub fn all() -> CapSet {
+        let last =
+            std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|s| s.trim().parse::<u32>().ok());
+        let bits = last.unwrap_or(40).min(62) + 1;
+        CapSet((1u64 << bits) - 1)
     }
-    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    caps::Capability::from_str(&full).ok().map(|c| CapSet(1 << c.index()))
-}
 
-/// All bits up to /proc/sys/kernel/cap_last_cap.
-pub(crate) fn kernel_capabilities() -> CapSet {
-    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|s| s.trim().parse::<u32>().ok());
-    let bits = last.unwrap_or(40).min(62) + 1;
-    CapSet((1u64 << bits) - 1)
+    /// `CAP_NET_ADMIN`, `NET_ADMIN` or `net_admin`; `ALL`. `None` = unknown name.
+    pub fn parse(name: &str) -> Option<CapSet> {
+        let upper = name.to_ascii_uppercase();
+        if upper == "ALL" {
+            return Some(Self::all());
+        }
+        let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+        caps::Capability::from_str(&full).ok().map(|c| CapSet(1 << c.index()))
+    }
 }
 
 fn from_bits(set: CapSet, within: &CapsHashSet) -> CapsHashSet {

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod check;
 pub mod container;
 mod descriptors;
+mod failure;
 mod identity;
 pub mod keeper;
 pub mod oci_cli;

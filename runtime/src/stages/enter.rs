@@ -6,7 +6,7 @@ use super::{Child, Launch, Launched, fail, group, pipe, program, scheduling, ses
 use crate::cgroup::{self, Layout};
 use crate::container::extras::Extras;
 use crate::container::{Cgroup, Container, Process};
-use crate::keeper::protocol::Failure;
+use crate::failure::Failure;
 use crate::sys::{self, Cloned};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;

@@ -29,7 +29,7 @@ use crate::cgroup::rdt::Groups;
 use crate::cgroup::systemd::Unit;
 use crate::container::extras::Extras;
 use crate::container::{Container, NamespaceKind, Rootfs, Stdin, Stdio, Talk, valid_id};
-use crate::keeper::protocol::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind};
 use crate::sys;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;

@@ -3,7 +3,7 @@
 //! One record: kind (1 byte), length (2 bytes, little-endian), text. `W` warning, `F` failure (postcard), `R` held before exec, `H` hooks wanted,
 //! `X` exec comes next. End of stream after `X` and no `F` = the program runs; without `X` the child died in a stage.
 
-use crate::keeper::protocol::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind};
 use nix::errno::Errno;
 use std::io::Write;
 
