@@ -215,3 +215,21 @@ fn a_closed_pipe_ends_what_only_prints() {
         assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
     }
 }
+
+/// No file of the runtime's, nor the container's, gets the number of a stream the caller has closed.
+#[test]
+fn closed_streams_are_nothing() {
+    if another() {
+        return;
+    }
+    let bundle = Bundle::new("for fd in 0 1 2; do readlink /proc/self/fd/$fd; done >/data/fds");
+    let command = bundle.command(&["run", "ID"]);
+    let mut outer = Command::new("sh");
+    outer.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).arg(command.get_program()).args(command.get_args());
+    outer.current_dir(bundle.dir.path());
+    let output = bounded::output(outer, &bundle.dir.path().join("outer"), WAIT);
+    assert_eq!(output.status.code(), Some(0));
+    let seen = std::fs::read_to_string(bundle.rootfs("data/fds")).unwrap();
+    assert_eq!(seen, "/dev/null\n/data/fds\n/dev/null\n");
+    bundle.nothing_left();
+}
