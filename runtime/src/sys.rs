@@ -12,7 +12,7 @@ mod mount;
 pub(crate) use attributes::*;
 pub(crate) use bpf::*;
 #[cfg(test)]
-pub(crate) use counting::allocations;
+pub(crate) use counting::{allocations, held, peak, peak_from_here};
 pub use entry::enter;
 pub(crate) use exits::*;
 pub(crate) use mount::*;

@@ -6,6 +6,10 @@
 //! A keeper is two processes, `guard` and worker; `server` is the worker's loop, `journal` what is on its way from FIFO to log, `held` one
 //! container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the client's ends of one, `log` the CRI files, `record` what
 //! survives on the tmpfs, `kept` what survives in the guard, `exits` how strangers end, `witness` what an agent may keep, `stdio` what the first process reads and writes, `attach` who listens, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
+//!
+//! Memory: a turn of the loop (logs, ends, attached clients) and short requests use none of the heap. What describes something (Start, Sandbox, Exec,
+//! Session, Update, the answer to List) is of any length up to a frame, [`protocol::FRAME_BYTES_MAX`], so it is on the heap by nature: one at a time,
+//! a few times its frame, freed when it is answered (after a Start to the kernel, too). Per container there stays its record (id, labels, paths).
 
 mod attach;
 mod client;

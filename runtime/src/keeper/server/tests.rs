@@ -105,3 +105,51 @@ fn a_short_request_allocates_nothing() {
     }
     assert_eq!((counted, answered), (0, 104));
 }
+
+/// Descriptions of containers, processes and limits are on the heap while they are handled: a few times their frame, and nothing of it stays.
+#[test]
+fn a_long_request_is_gone_when_it_is_answered() {
+    use crate::container::{Container, Process, Resources};
+    use crate::keeper::protocol::{Attach, Call, Decoder, Exec, Message, Request, Sandbox, Session, encode};
+    use std::io::Read;
+    let mut kept = holding();
+    let process = || Process { args: vec!["x".repeat(1000); 200], env: vec!["A=b".into(); 500], ..Process::default() };
+    let id = || "no body".to_owned(); // invalid where one would be made, unknown where one is looked for
+    let sysctls = vec![("net.core.somaxconn".to_owned(), "1".repeat(1000)); 100];
+    let asked = [
+        Request::Start(Box::new(Container { id: id(), process: process(), ..Container::default() })),
+        Request::Sandbox(Sandbox { id: id(), sysctls, ..Sandbox::default() }),
+        Request::Exec(Exec { id: id(), process: process(), ..Exec::default() }),
+        Request::Session(Session { id: id(), process: process(), terminal: false }),
+        Request::Update { id: id(), resources: Resources { unified: vec![(id(), id()); 500], ..Resources::default() } },
+        Request::Attach(Attach { id: id(), stdin: false }),
+        Request::ReopenLog { id: id() },
+        Request::List,
+    ];
+    let mut client = std::os::unix::net::UnixStream::connect(kept.server.dir.socket()).unwrap();
+    let (mut decoder, mut buffer, mut answered) = (Decoder::default(), [0; 4096], 0);
+    for seq in 0..4 * asked.len() {
+        let request = asked[seq % asked.len()].clone();
+        let frame = encode(&Call { seq: seq as u32, request }).unwrap();
+        let before = crate::sys::peak_from_here();
+        for part in frame.chunks(16 << 10) {
+            client.write_all(part).unwrap();
+            kept.server.turn().unwrap();
+        }
+        if seq >= asked.len() {
+            assert_eq!(crate::sys::held(), before, "request {}", seq % asked.len());
+            let most = usize::try_from(crate::sys::peak() - before).unwrap();
+            assert!(most <= 4 * frame.len() + (64 << 10), "{most} bytes for a frame of {}", frame.len());
+        }
+        client.set_nonblocking(true).unwrap();
+        while let Ok(count) = client.read(&mut buffer) {
+            decoder.push(&buffer[..count]);
+        }
+        client.set_nonblocking(false).unwrap();
+        while let Some(Message::Reply { seq: of, reply }) = decoder.next_frame().unwrap() {
+            assert_eq!((of, matches!(reply, Reply::Failed(_) | Reply::List { .. })), (seq as u32, true));
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 4 * asked.len());
+}
