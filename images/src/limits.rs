@@ -41,8 +41,8 @@ pub const ZSTD_WINDOW_SHARED_BYTES_MAX: u64 = 4 << 20;
 pub const UNPACK_THREADS_MAX: usize = 4;
 /// Bytes of the buffer between two stages of a layer's way to disk.
 pub const STAGE_BUFFER_BYTES: usize = 64 << 10;
-/// Such buffers of inflated bytes between the thread that fetches a layer and the one that writes it.
-pub const AHEAD_BUFFERS: usize = 4;
+/// Such buffers of inflated bytes between the threads that fetch, hash and write a layer.
+pub const AHEAD_BUFFERS: usize = 6;
 /// Redirects of one request.
 pub const REDIRECTS_MAX: usize = 5;
 /// Attempts at one request or one stretch of a blob without a single byte of progress.
