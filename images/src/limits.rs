@@ -40,7 +40,7 @@ pub const ZSTD_WINDOW_SHARED_BYTES_MAX: u64 = 4 << 20;
 /// Layers that are fetched and unpacked at once, by two threads each.
 pub const UNPACK_THREADS_MAX: usize = 4;
 /// Bytes of the buffer between two stages of a layer's way to disk.
-pub const STAGE_BUFFER_BYTES: usize = 64 << 10;
+pub const STAGE_BUFFER_BYTES: usize = 32 << 10;
 /// Such buffers of inflated bytes between the threads that fetch, hash and write a layer.
 pub const AHEAD_BUFFERS: usize = 6;
 /// Redirects of one request.

@@ -1,13 +1,14 @@
-//! System calls that std and nix do not offer: extended attributes, and giving back the pages of the program's own code.
+//! System calls that std and nix do not offer: extended attributes, and giving back the pages of the program itself.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Gives back the pages of code that were touched so far; those that are still needed come again from the page cache, at the price of one
-/// minor fault each. The kernel maps sixteen pages for each one that is touched, so that a start-up leaves most of a program mapped.
-pub(crate) fn give_back_code() {
+/// Gives back the pages of code and constants that were touched so far; those that are still needed come again from the page cache, at
+/// the price of one minor fault each. The kernel maps sixteen pages for each one that is touched, so that a start-up leaves most of a
+/// program mapped.
+pub(crate) fn give_back_program() {
     // SAFETY: `each_object` has the type that is asked for and reads only what it is handed during the call.
     unsafe { libc::dl_iterate_phdr(Some(each_object), std::ptr::null_mut()) };
 }
@@ -19,9 +20,9 @@ unsafe extern "C" fn each_object(info: *mut libc::dl_phdr_info, _: libc::size_t,
         let info = &*info;
         (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
     };
-    // Code as it stands in the file: executable, never writable (no text relocations), so that what goes comes again unchanged.
-    let is_code = |flags: u32| flags & (libc::PF_X | libc::PF_W) == libc::PF_X;
-    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && is_code(header.p_flags)) {
+    // As it stands in the file: never writable (there are no text relocations), so that what goes comes again unchanged.
+    let is_of_file = |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
+    for header in headers.iter().filter(is_of_file) {
         let page = 64 << 10; // of any kernel; the rounding is inwards
         let start = base as usize + header.p_vaddr as usize;
         let (from, to) = (start.next_multiple_of(page), (start + header.p_memsz as usize) / page * page);
