@@ -98,7 +98,7 @@ pub(crate) async fn start(start: Start<'_>) -> Result<Running, String> {
         (None, Some(_)) => {}
     }
     if let Some(client) = &start.client {
-        let of_node = node::Settings { kubelet_port: start.kubelet_port, version: version() };
+        let of_node = node::Settings::new(start.kubelet_port, &version());
         tokio::task::spawn_local(node::keep(agent.clone(), client.clone(), of_node, registered.clone()));
         tokio::task::spawn_local(node::follow(agent.clone(), client.clone(), settings, opened));
         tokio::task::spawn_local(desired::api::follow(agent.clone(), client.clone(), heard.clone()));

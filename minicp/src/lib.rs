@@ -12,6 +12,7 @@
 //! | watch (one per HTTP watch) | `http::watch` | its store watcher -> bounded channel of chunks -> the connection |
 //! | definitions (one) | `crd` | watches CustomResourceDefinitions, serves their kinds, ends their objects |
 //! | certificate signer (one) | `pki::signer` | watches certificate signing requests |
+//! | endpoints (one, on etcd) | `endpoints` | watches who shares the state, makes the endpoints of the `kubernetes` Service |
 //! | candidate (one, on etcd) | `leader` | one Lease: starts scheduler and controllers when it is this server's turn, ends them after it |
 //! | scheduler and controllers | their own modules | [`Client`] |
 //!
@@ -27,6 +28,7 @@ pub mod config;
 pub mod control;
 pub mod controllers;
 mod crd;
+mod endpoints;
 mod flow;
 pub mod http;
 mod leader;

@@ -1,6 +1,6 @@
 //! What every cluster has from its first minute: namespaces, and the `kubernetes` Service that points here. Made true at every start.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use mote_api::status::Status;
 use mote_api::tree::{Value, json, str_at};
@@ -9,6 +9,7 @@ use crate::api::admit::priority;
 use crate::api::client::Client;
 use crate::auth::bootstrap;
 use crate::config::Config;
+use crate::endpoints;
 
 /// The ConfigMap in kube-system that tells every node the ranges of pods and Services.
 const NETWORK: &str = "mote-network";
@@ -61,29 +62,15 @@ async fn in_namespaces(client: &Client, config: &Config, port: u16) -> Result<()
         make_in(client, "configmaps", "kube-system", ranges),
         async {
             // No pod reaches our loopback: an endpoint there would only mislead. Whoever has a better address says so later.
-            if config.advertise.is_loopback() { Ok(()) } else { publish(client, config.advertise, port).await }
+            if config.advertise.is_loopback() {
+                Ok(())
+            } else {
+                endpoints::publish(client, SocketAddr::new(config.advertise, port)).await
+            }
         },
         bootstrap::seed(client, true)
     );
     made.0.and(made.1).and(made.2).and(made.3)
-}
-
-/// Makes `address` the one endpoint of the `kubernetes` Service.
-pub(crate) async fn publish(client: &Client, advertise: IpAddr, port: u16) -> Result<(), Status> {
-    let address = advertise.to_string();
-    let slice = json!({
-        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": if advertise.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
-    let endpoints = json!({
-        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
-    });
-    let made =
-        tokio::join!(make(client, "endpointslices.discovery.k8s.io", slice), make(client, "endpoints", endpoints),);
-    made.0.and(made.1)
 }
 
 /// Makes it, or makes it as it should be.

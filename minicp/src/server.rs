@@ -31,7 +31,7 @@ use crate::store::log::disk::Folder;
 use crate::store::snapshot::schedule::Source;
 use crate::store::{Store, sealed, snapshot};
 use crate::user::UserInfo;
-use crate::{Dial, control, crd, seed};
+use crate::{Dial, control, crd, endpoints, seed};
 
 /// Bytes between the two ends of a connection in memory.
 const DUPLEX_BYTES: usize = 64 << 10;
@@ -178,7 +178,7 @@ impl Server {
         let tls = serving(&self.0.authority, &names, app.api.now())?;
         let listener = TcpListener::bind(at).await.map_err(|e| StartError(format!("listen on {at}: {e}")))?;
         tokio::task::spawn_local(accept(app.clone(), listener, tls));
-        let published = seed::publish(&self.client(), address, at.port()).await;
+        let published = endpoints::publish(&self.client(), at).await;
         published.map_err(|e| StartError(format!("publish {at} as the kubernetes Service: {}", e.message)))
     }
     /// Ends watches and connections, waits for the disk. All clones are stopped with it.

@@ -33,11 +33,14 @@ fn to_bits(set: &CapsHashSet) -> CapSet {
 pub(crate) fn drop_bounding(keep: CapSet) -> Result<bool, CapsError> {
     let have = caps::read(None, caps::CapSet::Permitted)?;
     for capability in caps::all() {
-        // Numbers this kernel does not know are not in the set to begin with.
-        if !keep.contains(capability.index())
+        if keep.contains(capability.index()) {
+            continue;
+        }
+        if let Err(e) = caps::drop(None, caps::CapSet::Bounding, capability)
+            // Numbers this kernel does not know are not in the set to begin with; and who may not drop need not, if they are not.
             && caps::has_cap(None, caps::CapSet::Bounding, capability).unwrap_or(false)
         {
-            caps::drop(None, caps::CapSet::Bounding, capability)?;
+            return Err(e);
         }
     }
     let known: CapsHashSet = caps::all();

@@ -15,3 +15,5 @@ pub mod seccomp;
 mod stages;
 mod sys;
 pub mod user;
+
+pub use sys::end_on_closed_pipe;

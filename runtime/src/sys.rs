@@ -222,6 +222,13 @@ pub(crate) fn signal_mask_clear() {
     }
 }
 
+/// A write to a pipe that nobody reads ends this process quietly, as it does any C program; Rust's start-up has it fail instead, and a print panic.
+/// For commands that only print: who serves others must outlive them.
+pub fn end_on_closed_pipe() {
+    // SAFETY: the default action holds no pointers.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Ends a cloned child without running the parent's exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.

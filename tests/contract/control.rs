@@ -197,3 +197,21 @@ fn warnings_for_what_the_kernel_does_not_know() {
     bundle.set("/process/capabilities/permitted", json!(["CAP_KILL"]));
     assert_eq!(bundle.output(), "CapBnd:\t0000000000000020\n");
 }
+
+/// As C programs do: no complaint, and whoever asks sees why.
+#[test]
+fn a_closed_pipe_ends_what_only_prints() {
+    if another() {
+        return;
+    }
+    for words in [&["--version"][..], &["--help"], &["features"], &["list"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(runtime());
+        command.args(words).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(libc::SIGPIPE), "{words:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
+    }
+}

@@ -2,10 +2,6 @@
 //! older than most of it.
 use super::*;
 
-fn another() -> bool {
-    std::env::var_os("CONTRACT_RUNTIME").is_some()
-}
-
 impl Bundle {
     /// `run` with `before` done in fresh namespaces of the host's (`unshare` flags): code, stdout, stderr.
     fn run_after(&self, unshare: &[&str], before: &str) -> (i32, String, String) {
@@ -80,7 +76,7 @@ fn newuidmap_gives_an_ordinary_user_a_range() {
         std::os::unix::fs::chown(place.join(folder), Some(65_534), Some(65_534)).unwrap();
     }
     // The build folder is root's own.
-    std::fs::copy(runtime(), place.join("runtime")).unwrap();
+    copy_executable(&runtime(), &place.join("runtime"));
     std::fs::write(place.join("sub"), "nobody:300000:65536\n").unwrap();
     let command = bundle.command(&["run", "ID"]);
     let mut outer = Command::new("unshare");

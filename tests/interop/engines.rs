@@ -60,8 +60,15 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        for group in self.groups() {
-            remove_empty(&group);
+        // What a killed container leaves is in its groups for a moment yet, and each engine has some to go over.
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let groups = self.groups();
+            groups.iter().for_each(|group| remove_empty(group));
+            if groups.is_empty() || Instant::now() > until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

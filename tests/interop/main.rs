@@ -5,6 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod curl;
 mod custom;
 mod image_tools;
 mod kubectl;

@@ -70,10 +70,17 @@ fn oci(mut parser: lexopt::Parser) -> ExitCode {
     }
 }
 
+/// Commands that go on for others, or change what others have: a closed pipe must not end them.
+const STEADY: [&str; 7] = ["up", "down", "server", "agent", "oci", "hello", "keeper"];
+
 /// Entry of the executable.
 pub fn main() -> ExitCode {
     let mut parser = lexopt::Parser::from_env();
-    match parser.next() {
+    let word = parser.next();
+    if !matches!(&word, Ok(Some(lexopt::Arg::Value(name))) if STEADY.iter().any(|steady| name == steady)) {
+        mote_runtime::end_on_closed_pipe();
+    }
+    match word {
         Ok(Some(lexopt::Arg::Value(name))) => {
             let name = name.to_string_lossy();
             match COMMANDS.iter().find(|command| command.name == name) {

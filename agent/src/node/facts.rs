@@ -84,31 +84,30 @@ fn first_line(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().lines().next().unwrap_or_default().trim().to_owned()
 }
 
-impl Machine {
-    pub(super) fn node_info(&self, version: &str) -> Value {
-        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let os_image = release
-            .lines()
-            .find_map(|line| line.strip_prefix("PRETTY_NAME="))
-            .unwrap_or("Linux")
-            .trim_matches('"')
-            .to_owned();
-        let mut machine_id = first_line("/etc/machine-id");
-        if machine_id.is_empty() {
-            machine_id = first_line("/proc/sys/kernel/random/boot_id").replace('-', "");
-        }
-        let mut system_uuid = first_line("/sys/class/dmi/id/product_uuid");
-        if system_uuid.is_empty() {
-            system_uuid.clone_from(&machine_id);
-        }
-        json!({
-            "machineID": machine_id, "systemUUID": system_uuid, "bootID": first_line("/proc/sys/kernel/random/boot_id"),
-            "kernelVersion": first_line("/proc/sys/kernel/osrelease"), "osImage": os_image,
-            "containerRuntimeVersion": concat!("mote://", env!("CARGO_PKG_VERSION")),
-            "kubeletVersion": version, "kubeProxyVersion": version,
-            "operatingSystem": "linux", "architecture": go_arch(),
-        })
+/// `status.nodeInfo` of a Node.
+pub(super) fn node_info(version: &str) -> Value {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let os_image = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("Linux")
+        .trim_matches('"')
+        .to_owned();
+    let mut machine_id = first_line("/etc/machine-id");
+    if machine_id.is_empty() {
+        machine_id = first_line("/proc/sys/kernel/random/boot_id").replace('-', "");
     }
+    let mut system_uuid = first_line("/sys/class/dmi/id/product_uuid");
+    if system_uuid.is_empty() {
+        system_uuid.clone_from(&machine_id);
+    }
+    json!({
+        "machineID": machine_id, "systemUUID": system_uuid, "bootID": first_line("/proc/sys/kernel/random/boot_id"),
+        "kernelVersion": first_line("/proc/sys/kernel/osrelease"), "osImage": os_image,
+        "containerRuntimeVersion": concat!("mote://", env!("CARGO_PKG_VERSION")),
+        "kubeletVersion": version, "kubeProxyVersion": version,
+        "operatingSystem": "linux", "architecture": go_arch(),
+    })
 }
 
 #[cfg(test)]

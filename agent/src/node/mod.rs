@@ -36,8 +36,15 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 pub struct Settings {
     /// Port of the kubelet API, 0 for none.
     pub kubelet_port: u16,
-    /// Reported version of the node.
-    pub version: String,
+    /// What the machine and its system are (`status.nodeInfo`): read once.
+    pub info: Value,
+}
+
+impl Settings {
+    /// `version`: what the node says that it is.
+    pub fn new(kubelet_port: u16, version: &str) -> Settings {
+        Settings { kubelet_port, info: facts::node_info(version) }
+    }
 }
 
 /// Keeps the node registered for ever; rings `registered` once it is.
@@ -213,7 +220,7 @@ fn status(agent: &Agent, settings: &Settings, network: bool, said: &Value, now: 
     );
     status.insert("conditions".into(), conditions.into());
     status.insert("daemonEndpoints".into(), json!({"kubeletEndpoint": {"Port": settings.kubelet_port}}));
-    status.insert("nodeInfo".into(), machine.node_info(&settings.version));
+    status.insert("nodeInfo".into(), settings.info.clone());
     Value::Object(status)
 }
 

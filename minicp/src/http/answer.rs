@@ -16,6 +16,8 @@ use crate::store::Entry;
 
 pub(crate) type Answer = Response<AnswerBody>;
 
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
 /// Warnings sent with one answer.
 const WARNINGS_MAX: usize = 32;
 
@@ -36,7 +38,7 @@ pub(crate) fn value(code: u16, value: &Value) -> Answer {
     let mut out = Vec::new();
     object::write(&mut out, value);
     out.push(b'\n');
-    bytes(code, "application/json", out)
+    bytes(code, JSON, out)
 }
 
 pub(crate) fn status(status: &Status) -> Answer {
@@ -64,6 +66,29 @@ pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
     }
 }
 
+/// Whether YAML is the first of the forms in the Accept header that there are.
+pub(crate) fn wants_yaml(headers: &HeaderMap) -> bool {
+    let accept = headers.get(hyper::header::ACCEPT).and_then(|a| a.to_str().ok()).unwrap_or("");
+    let media = accept.split(',').map(|wish| wish.split(';').next().unwrap_or_default().trim());
+    let mut known = media.filter(|m| matches!(*m, JSON | YAML | "application/*" | "*/*"));
+    known.next() == Some(YAML)
+}
+
+/// A JSON answer as YAML. A list of more than one piece stays as it is: JSON is YAML, and nothing of it is held.
+pub(crate) fn in_yaml(mut answer: Answer) -> Answer {
+    let is_json = answer.headers().get(CONTENT_TYPE).is_some_and(|media| media == JSON);
+    match answer.body_mut() {
+        AnswerBody::Whole(Some(bytes)) if is_json => match serde_json::from_slice(bytes) {
+            Ok(value) => *bytes = mote_api::yaml::to_yaml(&value).into(),
+            Err(_) => return answer,
+        },
+        AnswerBody::Pieces(_) if is_json => {}
+        _ => return answer,
+    }
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(YAML));
+    answer
+}
+
 /// What form of an object the client wants, by Accept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Form {
@@ -79,7 +104,7 @@ impl Form {
         for wish in accept.split(',') {
             let mut parts = wish.split(';').map(str::trim);
             let media = parts.next().unwrap_or_default();
-            if !matches!(media, "application/json" | "application/*" | "*/*" | "application/yaml" | "") {
+            if !matches!(media, JSON | YAML | "application/*" | "*/*" | "") {
                 continue;
             }
             let of = |name: &str| wish.split(';').map(str::trim).find_map(|p| p.strip_prefix(name)).unwrap_or("");
@@ -97,7 +122,7 @@ impl Form {
                 _ => {}
             }
         }
-        Err(Status::not_acceptable(&["application/json"]))
+        Err(Status::not_acceptable(&[JSON, YAML]))
     }
     /// Appends one object, in this form.
     pub(crate) fn write(self, out: &mut Vec<u8>, kind: &Kind, entry: &Entry, now: Time) {
@@ -135,5 +160,35 @@ mod tests {
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Form::Json));
         assert_eq!(of("application/vnd.kubernetes.protobuf"), Err(406));
         assert_eq!(of("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"), Ok(Form::Metadata));
+    }
+
+    #[test]
+    fn yaml_for_who_asks_for_it() {
+        for (accept, want) in [
+            ("application/yaml", true),
+            ("application/yaml;q=0.9, application/json", true),
+            ("text/html, application/yaml", true),
+            ("application/json, application/yaml", false),
+            ("*/*", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(hyper::header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(wants_yaml(&headers), want, "{accept}");
+        }
+        let of = |answer: Answer| {
+            let media = answer.headers().get(CONTENT_TYPE).unwrap().to_str().unwrap().to_owned();
+            let body = match answer.into_body() {
+                AnswerBody::Whole(Some(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+                _ => "pieces".to_owned(),
+            };
+            (media, body)
+        };
+        let object = json!({"a": "1", "b": [1, {"c": null}]});
+        assert_eq!(of(in_yaml(value(200, &object))), (YAML.into(), "a: \"1\"\nb:\n- 1\n- c: null\n".into()));
+        assert_eq!(of(in_yaml(text(200, "ok"))), ("text/plain; charset=utf-8".into(), "ok".into()));
+        let mut list = bytes(200, JSON, Bytes::new());
+        *list.body_mut() = AnswerBody::Pieces(Box::new(std::iter::empty()));
+        assert_eq!(of(in_yaml(list)), (YAML.into(), "pieces".into()));
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod asked;
 pub(crate) mod body;
 mod discovery;
 mod gate;
+mod health;
 mod list;
 mod openapi;
 pub(crate) mod proxy;

@@ -12,7 +12,7 @@ use mote_api::tree::{Value, json};
 
 use super::answer::{self, Answer};
 use super::asked::Asked;
-use super::{App, discovery, gate, openapi, resource, trail};
+use super::{App, discovery, gate, health, openapi, resource, trail};
 use crate::api::request::{Query, Target, decode};
 use crate::auth::impersonate;
 use crate::user::UserInfo;
@@ -26,9 +26,11 @@ pub(crate) async fn handle(
     app.api.requests.set(app.api.requests.get() + 1);
     let (mut head, body) = request.into_parts();
     let path = decode_path(head.uri.path());
-    // Health is the one thing that nobody has to say who they are for.
-    if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") && head.method == Method::GET {
-        return answer::text(200, "ok");
+    let query = Query::parse(head.uri.query().unwrap_or(""));
+    if matches!(head.method, Method::GET | Method::HEAD)
+        && let Some(answer) = health::answer(app, &path, &query).await
+    {
+        return answer;
     }
     let received = app.api.now();
     let sender = match gate::prove(app, user, &head.headers).await {
@@ -39,7 +41,6 @@ pub(crate) async fn handle(
         Ok(seat) => seat,
         Err(status) => return answer::status(&status),
     };
-    let query = Query::parse(head.uri.query().unwrap_or(""));
     let upgrade = RefCell::new(head.extensions.remove::<OnUpgrade>());
     let (method, uri, headers) = (head.method, head.uri, head.headers);
     let mut asked = Asked { method, path, uri, query, headers, user: sender.clone(), upgrade, kept: None };
@@ -63,7 +64,7 @@ pub(crate) async fn handle(
     if let Some(trail) = audited {
         trail.end(app, &asked, &answer, &message);
     }
-    answer
+    if answer::wants_yaml(&asked.headers) { answer::in_yaml(answer) } else { answer }
 }
 
 /// Percent-decoding of paths: `+` stays.
@@ -94,9 +95,6 @@ async fn dispatch(app: &Rc<App>, asked: &Asked, body: Incoming) -> Result<Answer
             200,
             &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         )),
-        _ if path.starts_with("/healthz/") || path.starts_with("/livez/") || path.starts_with("/readyz/") => {
-            Ok(answer::text(200, "ok"))
-        }
         _ => match path.strip_prefix("/openapi/v3/") {
             Some(group_version) => openapi::group_version(&app.api, &registry, asked, group_version).await,
             None => discovery::answer(app, asked, &registry, path),

@@ -19,8 +19,10 @@ use bytes::Bytes;
 
 pub use watcher::{Ended, WATCH_BACKLOG_MAX, Watcher};
 
+/// The servers that share this state, each by a key of its own ([`Store::announce`]). No resource has a group of this name.
+pub const SERVERS: &str = "/registry/servers/";
 /// What lies under these is not kept: heartbeats and events, all of the volatile class.
-pub const VOLATILE_PREFIXES: [&str; 2] = ["/registry/core/events/", "/registry/coordination.k8s.io/leases/"];
+pub const VOLATILE_PREFIXES: [&str; 3] = ["/registry/core/events/", "/registry/coordination.k8s.io/leases/", SERVERS];
 
 /// Counts commits. 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -144,6 +146,11 @@ pub trait Store {
     fn commit(&self, txn: Txn) -> Pending<'_, Result<Revision, CommitError>>;
     /// Changes of keys that start with `prefix`, by revisions after `from`.
     fn watch(&self, prefix: &str, from: Revision) -> Result<Watcher, Compacted>;
+    /// Says to the servers that share this state that this one lives: `key` is there until the store is closed, and goes within seconds
+    /// when this process ends in another way. A second call takes the place of the first. False: nobody shares it.
+    fn announce(&self, _key: &str, _value: Bytes) -> bool {
+        false
+    }
     /// Forgets history up to `revision`.
     fn compact(&self, revision: Revision);
     /// Ends all watches and waits for what is being written.

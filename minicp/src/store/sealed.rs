@@ -214,6 +214,9 @@ impl Store for Sealed {
         };
         Ok(self.inner.watch(prefix, from)?.through(Rc::new(open)))
     }
+    fn announce(&self, key: &str, value: Bytes) -> bool {
+        self.inner.announce(key, value)
+    }
     fn compact(&self, revision: Revision) {
         self.inner.compact(revision);
     }

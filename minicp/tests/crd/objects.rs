@@ -119,10 +119,7 @@ fn appliers_share_a_list_that_is_a_map() {
         let two = tab("x", json!({"cron": "b", "ports": [{"port": 81}]}));
         let (code, told) = s.patch(&apply("two"), "apply-patch+yaml", two).await;
         assert_eq!(code, 409);
-        assert_eq!(
-            told["message"],
-            "Apply failed with 1 conflict: conflict with \"one\" using stable.example.com/v1: .spec.cron"
-        );
+        assert_eq!(told["message"], "Apply failed with 1 conflict: conflict with \"one\": .spec.cron");
         let two = tab("x", json!({"ports": [{"port": 81}]}));
         let (_, both) = s.patch(&apply("two"), "apply-patch+yaml", two).await;
         assert_eq!(both["spec"]["ports"], json!([{"port": 80, "name": "web"}, {"port": 81}]));

@@ -17,7 +17,7 @@ pub use read::{Stats, oom_kills, stats};
 use crate::container::Resources;
 use nix::errno::Errno;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -79,11 +79,16 @@ impl Layout {
         Ok(folders)
     }
 
-    /// Every folder of the group that exists, whatever hierarchy.
-    fn existing(&self, path: &str) -> Result<Vec<PathBuf>, CgroupError> {
+    /// Where the group's folder is or would be, in every hierarchy.
+    fn possible(&self, path: &str) -> Result<impl Iterator<Item = PathBuf>, CgroupError> {
         let relative = checked(path)?;
         let points = self.v1.iter().chain(&self.v2).map(|(p, _)| p).chain(&self.named);
-        Ok(points.map(|p| p.join(relative)).filter(|p| p.is_dir()).collect())
+        Ok(points.map(move |p| p.join(relative)))
+    }
+
+    /// Every folder of the group that exists, whatever hierarchy.
+    fn existing(&self, path: &str) -> Result<Vec<PathBuf>, CgroupError> {
+        Ok(self.possible(path)?.filter(|p| p.is_dir()).collect())
     }
 }
 
@@ -114,22 +119,34 @@ pub(crate) fn may_create(layout: &Layout, path: &str) -> bool {
 
 fn make_folders(layout: &Layout, path: &str, folders: &[PathBuf], made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
     let depth = checked(path)?.components().count();
+    let unified = layout.v2.as_ref().filter(|_| layout.v1.is_empty());
+    let cpuset = layout.find("cpuset").filter(|(_, v2)| !v2).map(|(point, _)| point);
     for folder in folders {
+        let cpuset = cpuset.is_some_and(|point| folder.starts_with(point));
+        // Most have their parents already, and only these two kinds are to be seen to on the way.
+        if unified.is_none() && !cpuset && make_folder(folder, made).is_ok() {
+            continue;
+        }
         let mut parents: Vec<&Path> = folder.ancestors().take(depth).collect();
         parents.reverse();
         for part in parents {
-            if let (Some((root, have)), true) = (&layout.v2, layout.v1.is_empty()) {
+            if let Some((root, have)) = unified {
                 enable_controllers(part.parent().unwrap_or(root), have);
             }
-            match fs::create_dir(part) {
-                Ok(()) => made.push(part.to_owned()),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(fault("create cgroup", part, e)),
-            }
-            if part.join("cpuset.mems").exists() && layout.v2.as_ref().is_none_or(|(root, _)| !part.starts_with(root)) {
+            make_folder(part, made)?;
+            if cpuset {
                 limits::inherit_cpuset(part)?;
             }
         }
+    }
+    Ok(())
+}
+
+fn make_folder(folder: &Path, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    match fs::create_dir(folder) {
+        Ok(()) => made.push(folder.to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(fault("create cgroup", folder, e)),
     }
     Ok(())
 }
@@ -167,14 +184,19 @@ pub(crate) fn open_for_clone(layout: &Layout, path: &str) -> Option<OwnedFd> {
     Some(folder.into())
 }
 
-/// Moves the calling single-threaded process into every v1 group of that path; on a v2 host it was born there.
-pub(crate) fn enter_self(layout: &Layout, path: &str) -> Result<(), CgroupError> {
-    for folder in layout.existing(path)? {
+/// Moves the calling single-threaded process into every v1 group of that path; on a v2 host it was born there. Their folders.
+pub(crate) fn enter_self(layout: &Layout, path: &str) -> Result<Vec<PathBuf>, CgroupError> {
+    let mut entered = Vec::new();
+    for folder in layout.possible(path)? {
         let v2 = layout.v2.as_ref().is_some_and(|(point, _)| folder.starts_with(point));
         let file = folder.join(if v2 { "cgroup.procs" } else { "tasks" });
-        fs::write(&file, "0").map_err(|e| fault("enter cgroup", &file, e))?;
+        match fs::File::options().write(true).open(&file).and_then(|mut file| file.write_all(b"0")) {
+            Ok(()) => entered.push(folder),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(fault("enter cgroup", &file, e)),
+        }
     }
-    Ok(())
+    Ok(entered)
 }
 
 /// Moves a process into the hierarchies by which a systemd on v1 sees whether a unit lives.

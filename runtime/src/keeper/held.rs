@@ -109,7 +109,10 @@ impl Held {
             stages::launch(&Launch { extras: &extras, console: console.as_ref().map(AsFd::as_fd), ..plain })?;
         record.pid = launched.pid;
         record.start_time = record::start_time(launched.pid).unwrap_or_default();
-        if let Err(e) = record::write_state(folder, &record) {
+        let written = record::write_state(folder, &record);
+        // A disk's folder takes its time, and the container has begun meanwhile.
+        let mut open_log = || stdio.as_mut().map_or(Ok(()), Stdio::reopen_log);
+        if let Err(e) = written.and_then(|()| open_log()) {
             let _ = sys::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL);
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(launched.pid), None);
             let _ = cgroup::remove(layout, &record.cgroup);

@@ -33,15 +33,12 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    pub(crate) fn open(log: Log) -> io::Result<Self> {
-        if let Some(folder) = log.path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let (file, bytes) = open_append(&log.path)?;
-        Ok(Self { log, file: Some(file), bytes })
+    /// Not open yet.
+    pub(crate) fn new(log: Log) -> Self {
+        Self { log, file: None, bytes: 0 }
     }
 
-    /// After someone else moved the file away.
+    /// For the first time, or after someone else moved the file away.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
         let (file, bytes) = open_append(&self.log.path)?;
         (self.file, self.bytes) = (Some(file), bytes);
@@ -120,7 +117,14 @@ impl LogFile {
 }
 
 fn open_append(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    let open = || OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    let file = match (open(), path.parent()) {
+        (Err(e), Some(folder)) if e.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(folder)?;
+            open()
+        }
+        (opened, _) => opened,
+    }?;
     let bytes = file.metadata()?.len();
     if bytes == 0 {
         file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
@@ -231,7 +235,8 @@ mod tests {
     fn rotation_keeps_so_many() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c/0.log");
-        let mut log = LogFile::open(Log { path: path.clone(), max_bytes: 10, max_files: 2 }).unwrap();
+        let mut log = LogFile::new(Log { path: path.clone(), max_bytes: 10, max_files: 2 });
+        log.reopen().unwrap();
         for old in ["20200101-000000", "20200102-000000"] {
             std::fs::write(with_suffix(&path, old), "x").unwrap();
         }

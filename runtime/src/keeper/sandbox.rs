@@ -9,12 +9,12 @@ use crate::stages::{sysctl_path, write_sysctl};
 use crate::sys::{self, Cloned};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -40,39 +40,93 @@ pub(crate) fn create(dir: &RunDir, sandbox: &Sandbox) -> Result<(), Failure> {
     if folder.join(READY).exists() {
         return Ok(());
     }
-    remove(dir, &sandbox.id);
-    let result = make(&folder, sandbox);
+    let result = make_folder(dir, sandbox, &folder).and_then(|()| make(&folder, sandbox));
     if result.is_err() {
         remove(dir, &sandbox.id);
     }
     result.map_err(|fault| fault.failure("sandbox"))
 }
 
+/// Empty: what is there without [`READY`] is half of one that a dead keeper was making.
+fn make_folder(dir: &RunDir, sandbox: &Sandbox, folder: &Path) -> Result<(), Fault> {
+    let mut made = std::fs::create_dir(folder);
+    if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+        remove(dir, &sandbox.id);
+        made = std::fs::create_dir(folder);
+    }
+    made.map_err(|e| at("make folder", folder.display())(errno(&e)))
+}
+
 fn make(folder: &Path, sandbox: &Sandbox) -> Result<(), Fault> {
-    std::fs::create_dir_all(folder).map_err(|e| at("make folder", folder.display())(errno(&e)))?;
-    let flags = KINDS
-        .iter()
-        .filter(|(_, _, wanted)| wanted(sandbox))
-        .fold(CloneFlags::empty(), |all, (_, flag, _)| all | *flag);
-    if !flags.is_empty() {
-        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(at("make", "pipe"))?;
-        match sys::clone3(flags.bits() as u32 as u64, None).map_err(at("clone", "sandbox"))? {
-            Cloned::Child => {
-                drop(read);
-                run_holder(sandbox, write.into())
-            }
-            Cloned::Parent { pid, pidfd } => {
-                drop(write);
-                let bound = bind_all(folder, sandbox, pid, read.into());
-                if bound.is_err() || !sandbox.pid {
-                    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL); // it waits for just that
-                    let _ = waitpid(Pid::from_raw(pid), None); // reaped here, or by the loop
-                }
-                bound?;
+    let wanted = || KINDS.iter().filter(|(_, _, wanted)| wanted(sandbox));
+    let flags = wanted().fold(CloneFlags::empty(), |all, (_, flag, _)| all | *flag);
+    if sandbox.pid {
+        make_with_init(folder, sandbox, flags)?;
+    } else if !flags.is_empty() {
+        let away = Away::go(flags)?;
+        set_up(sandbox)?;
+        for (name, ..) in wanted() {
+            bind(folder, name, &format!("{OWN}/{name}"))?;
+        }
+        drop(away);
+    }
+    std::fs::write(folder.join(READY), "").map_err(|e| at("write", folder.display())(errno(&e)))
+}
+
+/// The calling thread's.
+const OWN: &str = "/proc/thread-self/ns";
+
+/// This thread in new namespaces, until dropped. A process of their own would be one clone, one death and four wake-ups more.
+struct Away(Vec<(File, CloneFlags)>);
+
+impl Away {
+    fn go(flags: CloneFlags) -> Result<Self, Fault> {
+        let mut home = Vec::with_capacity(KINDS.len());
+        for (name, flag, _) in KINDS.iter().filter(|(_, flag, _)| flags.contains(*flag)) {
+            let path = format!("{OWN}/{name}");
+            home.push((File::open(&path).map_err(|e| at("open", &path)(errno(&e)))?, *flag));
+        }
+        unshare(flags).map_err(at("make", "namespaces"))?;
+        Ok(Self(home))
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        for (file, flag) in &self.0 {
+            if let Err(e) = setns(file, *flag) {
+                // Nobody may go on in a pod's network. The guard, who has not moved, makes another worker, and nothing is lost.
+                eprintln!("leave the namespaces of a sandbox: {e}");
+                sys::exit_now(1)
             }
         }
     }
-    std::fs::write(folder.join(READY), "").map_err(|e| at("write", folder.display())(errno(&e)))
+}
+
+/// A shared PID namespace lives as long as its first process.
+fn make_with_init(folder: &Path, sandbox: &Sandbox, flags: CloneFlags) -> Result<(), Fault> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(at("make", "pipe"))?;
+    match sys::clone3(flags.bits() as u32 as u64, None).map_err(at("clone", "sandbox"))? {
+        Cloned::Child => {
+            drop(read);
+            run_init(sandbox, write.into())
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(write);
+            let bound = bind_all(folder, sandbox, pid, read.into());
+            if bound.is_err() {
+                let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL); // it waits for just that
+                let _ = waitpid(Pid::from_raw(pid), None); // reaped here, or by the loop
+            }
+            bound
+        }
+    }
+}
+
+fn bind(folder: &Path, name: &str, source: &str) -> Result<(), Fault> {
+    let target = folder.join(name);
+    File::create(&target).map_err(|e| at("make file", target.display())(errno(&e)))?;
+    mount(Some(source), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(at("bind", target.display()))
 }
 
 fn bind_all(folder: &Path, sandbox: &Sandbox, pid: i32, mut report: File) -> Result<(), Fault> {
@@ -88,34 +142,22 @@ fn bind_all(folder: &Path, sandbox: &Sandbox, pid: i32, mut report: File) -> Res
         return Err(plain(heard.failure.map_or("sandbox process died".to_owned(), |f| f.message)));
     }
     for (name, ..) in KINDS.iter().filter(|(_, _, wanted)| wanted(sandbox)) {
-        let target = folder.join(name);
-        File::create(&target).map_err(|e| at("make file", target.display())(errno(&e)))?;
-        let source = format!("/proc/{pid}/ns/{name}");
-        mount(Some(source.as_str()), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(at("bind", target.display()))?;
+        bind(folder, name, &format!("/proc/{pid}/ns/{name}"))?;
     }
-    if sandbox.pid {
-        let text = format!("{pid} {}", start_time(pid).unwrap_or_default());
-        std::fs::write(folder.join(INIT), text).map_err(|e| at("write", folder.display())(errno(&e)))?;
-    }
-    Ok(())
+    let text = format!("{pid} {}", start_time(pid).unwrap_or_default());
+    std::fs::write(folder.join(INIT), text).map_err(|e| at("write", folder.display())(errno(&e)))
 }
 
-/// The child: sets the namespaces up, says so, and waits to be killed; with a shared PID namespace it stays as its init.
-fn run_holder(sandbox: &Sandbox, mut report: File) -> ! {
+/// The child: sets the namespaces up, says so, and stays.
+fn run_init(sandbox: &Sandbox, mut report: File) -> ! {
     sys::signal_mask_clear();
     if let Err(fault) = set_up(sandbox) {
         report::write_failure(&mut report, &fault.failure("sandbox"));
         sys::exit_now(1)
     }
     report::write_record(&mut report, report::READY, b"");
-    if sandbox.pid {
-        drop(report);
-        reap_for_ever()
-    }
-    loop {
-        nix::unistd::pause();
-    }
+    drop(report);
+    reap_for_ever()
 }
 
 fn set_up(sandbox: &Sandbox) -> Result<(), Fault> {

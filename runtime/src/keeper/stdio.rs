@@ -81,7 +81,7 @@ fn fifo(path: &Path) -> io::Result<File> {
 }
 
 impl Stdio {
-    /// For a container that is yet to be started; `None` = nobody hears it.
+    /// For a container that is yet to be started; `None` = nobody hears it. The log is opened when the container is on its way.
     pub(crate) fn make(folder: &Path, wanted: &container::Stdio) -> io::Result<Option<Self>> {
         let Some(log) = wanted.log() else { return Ok(None) };
         let mut made = Self::open(folder, log)?;
@@ -104,6 +104,7 @@ impl Stdio {
     /// Of a container that another worker has started: what has a name is opened anew, the rest is among what the guard kept.
     pub(crate) fn recover(folder: &Path, log: &Log, id: &str, kept: &mut Kept) -> io::Result<Self> {
         let mut found = Self::open(folder, log)?;
+        let _ = found.reopen_log(); // tried again when there is something to write
         for name in [IN, IN_ONCE] {
             if folder.join(name).exists() {
                 found.input = Some(Input::open(folder, name)?);
@@ -127,7 +128,7 @@ impl Stdio {
             terminal: Terminal::None,
             audience: Audience::default(),
             input: None,
-            file: LogFile::open(log.clone())?,
+            file: LogFile::new(log.clone()),
         })
     }
 

@@ -138,12 +138,18 @@ fn no_checkpoints(_: &Args, _: &str) -> Result<u8, String> {
     Err("checkpoints: are not supported".into())
 }
 
+/// Commands that print and do nothing else.
+const PRINTING: [&str; 8] = ["", "help", "list", "features", "spec", "state", "ps", "events"];
+
 fn dispatch(args: &Args) -> Result<u8, String> {
+    let command = args.words.first().map(String::as_str).unwrap_or_default();
+    if args.flag("version") || args.flag("help") || PRINTING.contains(&command) {
+        crate::end_on_closed_pipe();
+    }
     if args.flag("version") {
         println!("mote-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::VERSION);
         return Ok(0);
     }
-    let command = args.words.first().map(String::as_str).unwrap_or_default();
     if args.flag("help") || command.is_empty() || command == "help" {
         print!("{USAGE}");
         return Ok(u8::from(command.is_empty() && !args.flag("help")));

@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// A process to run inside a running container.
 pub(crate) struct Enter<'a> {
@@ -38,6 +39,7 @@ const ENTERED: [(&str, CloneFlags); 6] = [
 ];
 
 pub(crate) fn enter(enter: &Enter<'_>) -> Result<Launched, Failure> {
+    LazyLock::force(&program::OWN_EXECUTABLE);
     let start = || {
         let pid = pid_of(enter.target)?;
         let (report, child_end) = pipe()?;

@@ -88,7 +88,7 @@ pub(super) fn remove(launch: &Launch<'_>) {
 pub(super) fn enter(child: &mut Child<'_>) -> Result<(), Fault> {
     let path = &child.container.cgroup.path;
     if !path.is_empty() && !child.layout.v1.is_empty() {
-        cgroup::enter_self(child.layout, path).map_err(|e| plain(e.to_string()))?;
+        child.groups = cgroup::enter_self(child.layout, path).map_err(|e| plain(e.to_string()))?;
     }
     rdt::enter(&child.rdt).map_err(|e| plain(e.to_string()))?;
     if child.container.namespaces.iter().any(|n| n.kind == NamespaceKind::Cgroup && n.path.is_none()) {

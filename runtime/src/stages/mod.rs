@@ -128,6 +128,8 @@ pub(crate) struct Child<'a> {
     hold: Option<(File, File)>,
     program: Option<program::Program>,
     listener: Option<program::Listener>,
+    /// Folders of the v1 groups it has entered.
+    groups: Vec<PathBuf>,
     rdt: Groups,
     /// Device and inode of our own executable, which is no program of a container.
     own: Option<(u64, u64)>,
@@ -193,6 +195,7 @@ const CHILD: [ChildStage; 25] = [
 ];
 
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched, Failure> {
+    LazyLock::force(&program::OWN_EXECUTABLE); // once here rather than in every child
     let mut parent = Parent {
         launch,
         warnings: Vec::new(),
@@ -306,8 +309,9 @@ impl<'a> Child<'a> {
             hold: None,
             program: None,
             listener: None,
+            groups: Vec::new(),
             rdt: Groups::default(),
-            own: program::own_executable(),
+            own: *program::OWN_EXECUTABLE,
             extras: launch.extras,
             console: launch.console,
             state: launch.state,

@@ -151,9 +151,7 @@ fn cgroup_view(child: &Child<'_>, m: &Mount, options: &Options) -> Result<(), Fa
     let writable = Options { flags: options.flags - MsFlags::MS_RDONLY, data: "mode=755".into(), ..Options::default() };
     fresh(root, &outer, &writable)?;
     let path = child.container.cgroup.path.trim_start_matches('/');
-    for (point, controllers) in
-        child.layout.v1.iter().filter(|(point, _)| !path.is_empty() && point.join(path).is_dir())
-    {
+    for (point, controllers) in child.layout.v1.iter().filter(|(point, _)| child.groups.contains(&point.join(path))) {
         let joined = controllers.join(",");
         let destination = format!("{}/{joined}", m.destination.trim_end_matches('/'));
         let one = Mount { destination, fstype: "cgroup".into(), source: "cgroup".into(), options: vec![] };

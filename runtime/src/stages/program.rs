@@ -15,6 +15,7 @@ use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::sync::LazyLock;
 
 /// What execve takes.
 pub(super) struct Program {
@@ -155,10 +156,9 @@ pub(super) fn find(child: &mut Child<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Device and inode of what we are, while /proc is the host's.
-pub(super) fn own_executable() -> Option<(u64, u64)> {
-    std::fs::metadata("/proc/self/exe").ok().map(|m| (m.dev(), m.ino()))
-}
+/// Device and inode of what we are, by the host's /proc.
+pub(super) static OWN_EXECUTABLE: LazyLock<Option<(u64, u64)>> =
+    LazyLock::new(|| std::fs::metadata("/proc/self/exe").ok().map(|m| (m.dev(), m.ino())));
 
 /// `/proc/self/exe` as the program, or as the interpreter of a script, would put the host's runtime into the container, which could then write
 /// to its file (CVE-2019-5736).

@@ -44,20 +44,20 @@ pub(crate) fn make_dir(root: impl AsFd, path: &str) -> Result<OwnedFd, Fault> {
     if parts.contains(&"..") || parts.len() > DEPTH_MAX {
         return Err(plain(format!("make folder {path}: must be absolute, without `..`")));
     }
-    let mut prefix = String::new();
-    let mut folder = open(&root, "/", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(at("open", "/"))?;
-    for part in parts {
-        prefix.push('/');
-        prefix.push_str(part);
-        folder = match open(&root, &prefix, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(Errno::ENOENT) => {
-                nix::sys::stat::mkdirat(&folder, part, Mode::from_bits_truncate(0o755))
-                    .map_err(at("make folder", path))?;
-                open(&root, &prefix, OFlag::O_PATH | OFlag::O_DIRECTORY)
-            }
-            result => result,
+    // Up to the first that is there, then down again.
+    let way = |depth: usize| parts.iter().take(depth).fold(String::from("/"), |way, part| way + part + "/");
+    let look = |depth| open(&root, &way(depth), OFlag::O_PATH | OFlag::O_DIRECTORY);
+    let mut depth = parts.len().saturating_sub(1);
+    let mut folder = loop {
+        match look(depth) {
+            Err(Errno::ENOENT) if depth > 0 => depth -= 1,
+            result => break result.map_err(at("open", way(depth)))?,
         }
-        .map_err(at("open", &prefix))?;
+    };
+    for part in parts.iter().skip(depth) {
+        nix::sys::stat::mkdirat(&folder, *part, Mode::from_bits_truncate(0o755)).map_err(at("make folder", path))?;
+        depth += 1;
+        folder = look(depth).map_err(at("open", way(depth)))?;
     }
     Ok(folder)
 }

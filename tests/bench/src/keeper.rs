@@ -5,11 +5,13 @@
 //! - `empty_pss_kib`, `held_pss_kib`, `empty_dirty_kib`, `held_dirty_kib`: memory of guard and worker without containers and with HELD;
 //! - after CYCLES more starts and ends, `before_*` and `after_*`: descriptors, children, mounts, groups, folders and resident memory.
 //!
-//! The programs are `true` and `sleep` of the busybox in LAYER, an unpacked image. Makes a folder, a keeper and a cgroup of its own and ends them.
+//! The programs are `true` and `sleep` of the busybox in LAYER, an unpacked image. Makes folders (the
+//! keeper's own in memory, as on a node), a keeper and a cgroup of its own and ends them.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +19,11 @@ use mote_runtime::cgroup::{self, Layout};
 use mote_runtime::container::{
     CapSet, Capabilities, Container, Log, Namespace, NamespaceKind, Process, Rootfs, Stdio, defaults,
 };
-use mote_runtime::keeper::protocol::{Event, Reply, Request, Sandbox};
+use mote_runtime::keeper::protocol::{Event, Listed, Reply, Request, Sandbox, State};
 use mote_runtime::keeper::{self, Client, RunDir};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::unistd::Pid;
 
 type Fault = Box<dyn Error>;
 const WAIT: Duration = Duration::from_secs(20);
@@ -53,6 +58,11 @@ fn container(dir: &Path, layer: &Path, id: &str, parent: &str, args: &[&str]) ->
     made
 }
 
+/// Nobody who listens is no reason to end without the keeper.
+macro_rules! say {
+    ($($what:tt)*) => { let _ = writeln!(std::io::stdout(), $($what)*); };
+}
+
 /// In the namespaces of a pod.
 fn of_pod(mut container: Container, run: &RunDir, pod: &str) -> Container {
     container.namespaces.retain(|n| !matches!(n.kind, NamespaceKind::Uts | NamespaceKind::Ipc));
@@ -65,6 +75,8 @@ fn of_pod(mut container: Container, run: &RunDir, pod: &str) -> Container {
 /// Everything one measurement works with.
 struct Bench {
     client: Client,
+    /// Guard and worker.
+    pids: [i32; 2],
     run: RunDir,
     dir: PathBuf,
     layer: PathBuf,
@@ -74,8 +86,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn container(&self, id: &str, args: &[&str]) -> Container {
-        container(&self.dir, &self.layer, id, &self.parent, args)
+    /// With its writable folders, which are there before the keeper is asked, as on a node.
+    fn container(&self, id: &str, args: &[&str]) -> Result<Container, Fault> {
+        for folder in ["upper", "work"] {
+            std::fs::create_dir_all(self.dir.join(id).join(folder))?;
+        }
+        Ok(container(&self.dir, &self.layer, id, &self.parent, args))
     }
 
     /// Milliseconds.
@@ -95,21 +111,22 @@ impl Bench {
             };
         }
         self.client.call(Request::Remove { id: id.to_owned() })?;
-        std::fs::remove_dir_all(self.dir.join(id))?;
         Ok(())
     }
 
+    /// Their folders stay until the last is measured: a disk's file system may look long for a free inode while many were freed just now.
     fn starts(&mut self, count: usize) -> Result<(), Fault> {
         for i in 0..count {
             let (id, pod) = (format!("c{i}"), format!("p{i}"));
             let wanted = Sandbox { id: pod.clone(), net: true, ipc: true, uts: true, ..Sandbox::default() };
             let sandbox = self.timed(Request::Sandbox(wanted))?;
-            let container = of_pod(self.container(&id, &["true"]), &self.run, &pod);
+            let container = of_pod(self.container(&id, &["true"])?, &self.run, &pod);
             let start = self.timed(Request::Start(Box::new(container)))?;
-            println!("sandbox_ms {sandbox:.3}\nstart_ms {start:.3}\nboth_ms {:.3}", sandbox + start);
+            say!("sandbox_ms {sandbox:.3}\nstart_ms {start:.3}\nboth_ms {:.3}", sandbox + start);
             self.finish(&id)?;
             self.client.call(Request::RemoveSandbox { id: pod })?;
         }
+        (0..count).try_for_each(|i| std::fs::remove_dir_all(self.dir.join(format!("c{i}"))))?;
         Ok(())
     }
 
@@ -118,31 +135,33 @@ impl Bench {
         self.cycle("warm")?;
         self.memory("empty")?;
         let ids: Vec<String> = (0..count).map(|i| format!("s{i}")).collect();
-        let mut started = Ok(0.0);
         for id in &ids {
-            started =
-                started.and_then(|_| self.timed(Request::Start(Box::new(self.container(id, &["sleep", "1000"])))));
+            let container = self.container(id, &["sleep", "1000"])?;
+            self.timed(Request::Start(Box::new(container)))?;
         }
-        let weighed = started.and_then(|_| self.memory("held"));
+        self.memory("held")?;
         for id in &ids {
-            self.client.call(Request::Signal { id: id.clone(), signal: 9, all: true }).ok(); // never started, perhaps
+            self.client.call(Request::Signal { id: id.clone(), signal: 9, all: true })?;
         }
-        weighed?;
-        ids.iter().try_for_each(|id| self.finish(id))
+        ids.iter().try_for_each(|id| self.finish(id))?;
+        ids.iter().try_for_each(|id| std::fs::remove_dir_all(self.dir.join(id)))?;
+        Ok(())
     }
 
     fn memory(&self, when: &str) -> Result<(), Fault> {
-        let pids = self.processes()?;
+        let pids = self.pids;
         for (name, field) in [("pss", "Pss"), ("dirty", "Private_Dirty")] {
             let all = pids.iter().map(|pid| memory_kib(*pid, field)).sum::<Result<u64, Fault>>()?;
-            println!("{when}_{name}_kib {all}");
+            say!("{when}_{name}_kib {all}");
         }
         Ok(())
     }
 
     fn cycle(&mut self, id: &str) -> Result<(), Fault> {
-        self.timed(Request::Start(Box::new(self.container(id, &["true"]))))?;
+        let container = self.container(id, &["true"])?;
+        self.timed(Request::Start(Box::new(container)))?;
         self.finish(id)?;
+        std::fs::remove_dir_all(self.dir.join(id))?;
         std::fs::remove_file(self.dir.join("log").join(id))?;
         Ok(())
     }
@@ -152,25 +171,19 @@ impl Bench {
         self.state("before")?;
         let began = Instant::now();
         (0..count).try_for_each(|_| self.cycle("k"))?;
-        println!("cycle_ms {:.3}", began.elapsed().as_secs_f64() * 1000.0 / count.max(1) as f64);
+        say!("cycle_ms {:.3}", began.elapsed().as_secs_f64() * 1000.0 / count.max(1) as f64);
         std::thread::sleep(Duration::from_millis(200)); // the guard lets go of the last FIFOs a moment later
         self.state("after")
     }
 
-    /// Guard and worker.
-    fn processes(&self) -> Result<[i32; 2], Fault> {
-        let worker = keeper::hello(self.run.path())?;
-        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat"))?;
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).ok_or("no parent")?;
-        Ok([parent.parse()?, worker])
-    }
-
     /// What there is of each kind that could leak.
     fn state(&self, when: &str) -> Result<(), Fault> {
-        let pids = self.processes()?;
+        let pids = self.pids;
         let mut found = Vec::new();
         let count = |folder: &Path| std::fs::read_dir(folder).map(Iterator::count).unwrap_or_default();
-        found.push(("descriptors", pids.iter().map(|pid| count(Path::new(&format!("/proc/{pid}/fd")))).sum()));
+        for (name, pid) in [("guard_descriptors", pids[0]), ("worker_descriptors", pids[1])] {
+            found.push((name, count(Path::new(&format!("/proc/{pid}/fd")))));
+        }
         let children = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let children: usize = pids.iter().filter_map(|p| children(p).ok()).map(|t| t.split_whitespace().count()).sum();
         found.push(("children", children));
@@ -181,10 +194,10 @@ impl Bench {
         found.push(("groups", points.map(|point| count(&Path::new(point).join(&self.parent))).sum()));
         found.push(("folders", count(&self.run.containers()) + count(&self.dir)));
         for (what, number) in found {
-            println!("{when}_{what} {number}");
+            say!("{when}_{what} {number}");
         }
         for (name, pid) in [("guard", guard), ("worker", worker)] {
-            println!("{when}_{name}_rss_kib {}", memory_kib(pid, "Rss")?);
+            say!("{when}_{name}_rss_kib {}", memory_kib(pid, "Rss")?);
         }
         Ok(())
     }
@@ -196,22 +209,89 @@ fn memory_kib(pid: i32, field: &str) -> Result<u64, Fault> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
+/// The keeper measured: guard and worker, ended with all that they hold, however the measuring ended.
+struct Keeper {
+    run: RunDir,
+    pids: [i32; 2],
+}
+
+impl Keeper {
+    fn start(exe: &Path, run: &Path) -> Result<Self, Fault> {
+        let worker = keeper::spawn(exe, run)?;
+        Ok(Self { run: RunDir::new(run), pids: [parent_of(worker)?, worker] })
+    }
+
+    fn end(&self) -> Result<(), Fault> {
+        let mut client = Client::connect(self.run.path())?;
+        let mut held = listed(&mut client)?;
+        for container in &held.0 {
+            client.call(Request::Signal { id: container.id.clone(), signal: 9, all: true }).ok(); // ends by itself, perhaps
+        }
+        let until = Instant::now() + WAIT;
+        while held.0.iter().any(|c| !matches!(c.state, State::Exited(_))) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+            held = listed(&mut client)?;
+        }
+        for container in held.0 {
+            client.call(Request::Remove { id: container.id })?;
+        }
+        for id in held.1 {
+            client.call(Request::RemoveSandbox { id })?;
+        }
+        client.call(Request::Shutdown)?;
+        Ok(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            eprintln!("end keeper: {e}: killed");
+            // Stopped first: one that sees the other die would start a third.
+            for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+                for pid in self.pids {
+                    let _ = kill(Pid::from_raw(pid), signal); // gone, perhaps
+                }
+            }
+        }
+    }
+}
+
+fn listed(client: &mut Client) -> Result<(Vec<Listed>, Vec<String>), Fault> {
+    match client.call(Request::List)? {
+        Reply::List { containers, sandboxes } => Ok((containers, sandboxes)),
+        _ => Err("no list".into()),
+    }
+}
+
+fn parent_of(pid: i32) -> Result<i32, Fault> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).ok_or("no parent")?;
+    Ok(parent.parse()?)
+}
+
+/// A keeper's folder is on a tmpfs (/run) wherever a node is meant to be; a development machine may have another one only.
+fn memory() -> PathBuf {
+    let is_tmpfs = |p: &&str| statfs(*p).is_ok_and(|s| s.filesystem_type() == TMPFS_MAGIC);
+    ["/run", "/dev/shm"].into_iter().find(is_tmpfs).map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
 fn measure(
     exe: &Path,
-    dir: &Path,
+    [dir, run]: [&Path; 2],
     layer: &Path,
     [starts, held, cycles]: [usize; 3],
     parent: &str,
 ) -> Result<(), Fault> {
-    let run = RunDir::new(dir.join("run"));
-    keeper::spawn(exe, run.path())?;
-    let mut client = Client::connect(run.path())?;
+    let keeper = Keeper::start(exe, run)?;
+    let mut client = Client::connect(run)?;
     client.call(Request::Hello { events: true })?;
-    let mut bench =
-        Bench { client, run, dir: dir.into(), layer: layer.into(), parent: parent.into(), ended: BTreeSet::new() };
-    let measured = bench.starts(starts).and_then(|()| bench.weigh(held)).and_then(|()| bench.cycles(cycles));
-    bench.client.call(Request::Shutdown)?;
-    measured
+    let (run, parent) = (RunDir::new(run), parent.to_owned());
+    let ended = BTreeSet::new();
+    let mut bench = Bench { client, pids: keeper.pids, run, dir: dir.into(), layer: layer.into(), parent, ended };
+    bench.starts(starts)?;
+    bench.weigh(held)?;
+    bench.cycles(cycles)
 }
 
 fn main() -> Result<(), Fault> {
@@ -222,10 +302,12 @@ fn main() -> Result<(), Fault> {
     let counts: Vec<usize> = counts.iter().filter_map(|n| n.to_str()?.parse().ok()).collect();
     let counts = counts.try_into().map_err(|_| "STARTS, HELD and CYCLES are numbers")?;
     let parent = format!("mote-bench-keeper-{}", std::process::id());
-    let dir = std::env::temp_dir().join(&parent);
+    let (dir, run) = (std::env::temp_dir().join(&parent), memory().join(format!("{parent}.run")));
     std::fs::create_dir_all(dir.join("log"))?;
-    let measured = measure(exe, &dir, layer, counts, &parent);
-    let _ = std::fs::remove_dir_all(&dir);
+    let measured = measure(exe, [&dir, &run], layer, counts, &parent);
+    for folder in [&dir, &run] {
+        let _ = std::fs::remove_dir_all(folder);
+    }
     let _ = cgroup::remove(&Layout::discover(), &parent);
     measured
 }

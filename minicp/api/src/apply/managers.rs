@@ -53,15 +53,17 @@ impl Manager {
         entry
     }
 
-    /// As conflicts name it.
+    /// As conflicts name it: one who applies by its name alone, as upstream does.
     fn shown(&self) -> String {
         let mut text = format!("{:?}", self.name);
         if !self.subresource.is_empty() {
             text += &format!(" with subresource {:?}", self.subresource);
         }
-        text += &format!(" using {}", self.api_version);
-        if self.operation == Operation::Update && !self.time.is_empty() {
-            text += &format!(" at {}", self.time);
+        if self.operation == Operation::Update {
+            text += &format!(" using {}", self.api_version);
+            if !self.time.is_empty() {
+                text += &format!(" at {}", self.time);
+            }
         }
         text
     }

@@ -35,16 +35,13 @@ fn own_conflict_force_and_share() {
     assert_eq!(owned(&shared, "one"), owned(&first, "one"));
     // Another value is a conflict.
     let e = apply(&k, Some(&shared), &map(&[("a", "2"), ("c", "1")]), &by("two"), false).unwrap_err();
-    assert_eq!(
-        (e.code, e.message.as_str()),
-        (409, "Apply failed with 1 conflict: conflict with \"one\" using v1: .data.a")
-    );
+    assert_eq!((e.code, e.message.as_str()), (409, "Apply failed with 1 conflict: conflict with \"one\": .data.a"));
     assert_eq!(
         e.details["causes"],
-        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"one\" using v1", "field": ".data.a"}])
+        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"one\"", "field": ".data.a"}])
     );
     let e = apply(&k, Some(&first), &map(&[("a", "2"), ("b", "2")]), &by("two"), false).unwrap_err();
-    assert_eq!(e.message, "Apply failed with 2 conflicts: conflicts with \"one\" using v1:\n- .data.a\n- .data.b");
+    assert_eq!(e.message, "Apply failed with 2 conflicts: conflicts with \"one\":\n- .data.a\n- .data.b");
     // Force takes it.
     let forced = apply(&k, Some(&shared), &map(&[("a", "2"), ("c", "1")]), &by("two"), true).unwrap();
     assert_eq!(owned(&forced, "one"), json!({"f:data": {"f:b": {}}}));
@@ -114,7 +111,7 @@ fn lists_by_key() {
     )
     .unwrap_err();
     assert!(
-        e.message.ends_with("conflict with \"one\" using apps/v1: .spec.template.spec.containers[name=\"a\"].image"),
+        e.message.ends_with("conflict with \"one\": .spec.template.spec.containers[name=\"a\"].image"),
         "{}",
         e.message
     );

@@ -10,6 +10,7 @@
 //! | reads ([`Shared::fresh`]) | ask etcd (all that wait together: once) for the newest revision and wait until the index has it: no read is stale |
 //! | a commit (one task each) | one transaction that compares modification revisions; it is done when the index has it too |
 //! | [`compact`] | forgets what is older than five minutes (`compact_every`), one API server for all |
+//! | [`presence`] | keeps the lease alive under which this server's own key lies |
 //!
 //! Revisions under other prefixes never come through the watch; when the index waits for one, a key of our own is written: its event comes after all
 //! before it. Events carry an etcd lease, so that they go even if nobody is there to delete them. A member that fails is left for the next; the watch
@@ -19,6 +20,7 @@ mod compact;
 mod config;
 mod follow;
 mod http;
+mod presence;
 mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -26,6 +28,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mote_api::tree::{Value, json};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -78,6 +81,9 @@ struct Shared {
     /// An etcd lease for events, and until when it is given to more of them.
     lease: RefCell<Option<(String, Instant)>>,
     event_ttl: Duration,
+    /// The etcd lease under which this server says that it lives.
+    presence: RefCell<Option<String>>,
+    announcing: RefCell<Option<JoinHandle<()>>>,
     closing: Cell<bool>,
 }
 
@@ -107,6 +113,8 @@ impl EtcdStore {
             waiting: Cell::new(0),
             lease: RefCell::default(),
             event_ttl: config.event_ttl,
+            presence: RefCell::default(),
+            announcing: RefCell::default(),
             closing: Cell::new(false),
         });
         let until = Instant::now() + config.patience;
@@ -248,6 +256,12 @@ impl Shared {
             }
         }
     }
+    /// A new etcd lease.
+    async fn grant(&self, ttl: Duration) -> Result<String, CallError> {
+        let body = json!({"TTL": ttl.as_secs().to_string()}).to_string();
+        let answer = self.cluster.call("/v3/lease/grant", body, true).await?;
+        wire::lease_id(&answer).ok_or_else(|| CallError::Unknown("a lease without number".into()))
+    }
     /// An etcd lease for an event of now.
     async fn event_lease(&self) -> Result<String, CallError> {
         if let Some((id, until)) = &*self.lease.borrow()
@@ -255,10 +269,7 @@ impl Shared {
         {
             return Ok(id.clone());
         }
-        let seconds = (self.event_ttl + LEASE_SLACK).as_secs();
-        let answer =
-            self.cluster.call("/v3/lease/grant", json!({"TTL": seconds.to_string()}).to_string(), true).await?;
-        let id = wire::lease_id(&answer).ok_or_else(|| CallError::Unknown("a lease without number".into()))?;
+        let id = self.grant(self.event_ttl + LEASE_SLACK).await?;
         *self.lease.borrow_mut() = Some((id.clone(), Instant::now() + LEASE_SLACK));
         Ok(id)
     }
@@ -375,9 +386,22 @@ impl Store for EtcdStore {
     fn compact(&self, revision: Revision) {
         self.0.index.borrow_mut().compact(revision);
     }
+    fn announce(&self, key: &str, value: Bytes) -> bool {
+        let present = Op::Put(key.into(), value);
+        let task = tokio::task::spawn_local(presence::run(self.0.clone(), present));
+        if let Some(before) = self.0.announcing.borrow_mut().replace(task) {
+            before.abort();
+        }
+        true
+    }
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async {
             self.0.closing.set(true);
+            let announcing = self.0.announcing.borrow_mut().take();
+            if let Some(announcing) = announcing {
+                announcing.abort();
+                presence::end(&self.0).await;
+            }
             // What was accepted is done first.
             let all = u32::try_from(COMMITS_MAX).unwrap_or(u32::MAX);
             let _done = self.0.commits.acquire_many(all).await;

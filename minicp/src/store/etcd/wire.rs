@@ -215,6 +215,11 @@ pub(super) fn lease_id(answer: &Value) -> Option<String> {
     (!id.is_empty()).then(|| id.to_owned())
 }
 
+/// Of an answer to a sign of life: etcd knows the lease, and has prolonged it.
+pub(super) fn kept_alive(answer: &Value) -> bool {
+    number(answer, &["result", "TTL"]) > 0
+}
+
 /// The words of a refusal.
 pub(super) fn refusal(error: &Value) -> String {
     let words = [str_at(error, &["message"]), str_at(error, &["error"]), error.as_str().unwrap_or_default()];
@@ -235,6 +240,7 @@ pub fn objects_in(bytes: &[u8]) -> Vec<Rc<str>> {
             found.extend(entries.into_iter().map(|(key, _)| key));
         }
         let _ = (header(&answer), succeeded(&answer), compaction(&answer), lease_id(&answer), refusal(&answer));
+        let _ = kept_alive(&answer);
     }
     found
 }
@@ -326,6 +332,14 @@ mod tests {
         let answer = json!({"count": "5", "kvs": [{"key": "L21pbmUvYQ==", "value": "e30=", "mod_revision": "3", "create_revision": "2"}]});
         let got = names().entries(&answer).unwrap();
         assert_eq!((got.entries.len(), got.more, got.last), (1, 4, Some(b"/mine/a".to_vec())));
+    }
+
+    #[test]
+    fn a_lease_that_is_kept_and_one_that_is_gone() {
+        // As etcd 3.4 writes them.
+        assert!(kept_alive(&json!({"result": {"header": {"revision": "4"}, "ID": "7587", "TTL": "15"}})));
+        assert!(!kept_alive(&json!({"result": {"header": {"revision": "4"}, "ID": "7587"}})));
+        assert!(!kept_alive(&json!({"error": {"grpc_code": 14, "message": "x"}})));
     }
 
     #[test]
