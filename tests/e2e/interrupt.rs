@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use crate::harness::{mote, until};
 
 #[path = "../../images/tests/scripted/mod.rs"]
+#[allow(clippy::unwrap_used)] // it is written for tests that unwrap
 mod scripted;
 
 /// Bytes that do not compress, in each of two layers.
