@@ -230,3 +230,46 @@ pub(crate) fn list(dir: &RunDir) -> Vec<String> {
     let ready = entries.filter(|e| e.path().join(READY).exists());
     ready.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here() -> Vec<std::path::PathBuf> {
+        KINDS.iter().map(|(name, ..)| std::fs::read_link(format!("{OWN}/{name}")).unwrap()).collect()
+    }
+
+    /// Needs root, as its maker does.
+    #[test]
+    fn the_maker_comes_home_whatever_happens() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path());
+        std::fs::create_dir_all(run.sandboxes()).unwrap();
+        let home = here();
+        let wanted = Sandbox { id: "p".into(), hostname: "inside".into(), net: true, uts: true, ..Sandbox::default() };
+        create(&run, &wanted).unwrap();
+        assert_eq!(here(), home);
+        assert_ne!(std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim(), "inside");
+        let uts = File::open(run.namespace("p", "uts")).unwrap();
+        std::thread::spawn(move || {
+            setns(&uts, CloneFlags::CLONE_NEWUTS).unwrap();
+            assert_eq!(std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim(), "inside");
+        })
+        .join()
+        .unwrap();
+        assert!(!run.namespace("p", "ipc").exists(), "not asked for");
+        create(&run, &wanted).unwrap(); // found again
+
+        let sysctls = vec![("net.no.such".to_owned(), "1".to_owned())];
+        let failure = create(&run, &Sandbox { id: "q".into(), sysctls, net: true, ..Sandbox::default() }).unwrap_err();
+        assert!(failure.message.contains("net.no.such"), "{}", failure.message);
+        assert_eq!(here(), home);
+
+        // Half of one, as a keeper leaves it that died over it.
+        std::fs::remove_file(run.sandbox("p").join(READY)).unwrap();
+        create(&run, &wanted).unwrap();
+        assert_eq!(list(&run), ["p"], "and nothing of the one that failed");
+        remove(&run, "p");
+        assert!(!run.sandbox("p").exists() && !run.sandbox("q").exists());
+    }
+}
