@@ -1,39 +1,9 @@
-//! System calls that std and nix do not offer: extended attributes, and giving back the pages of the program itself.
+//! System calls that std and nix do not offer: extended attributes.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-
-/// Gives back the pages of code and constants that were touched so far; those that are still needed come again from the page cache, at
-/// the price of one minor fault each. The kernel maps sixteen pages for each one that is touched, so that a start-up leaves most of a
-/// program mapped.
-pub(crate) fn give_back_program() {
-    // SAFETY: `each_object` has the type that is asked for and reads only what it is handed during the call.
-    unsafe { libc::dl_iterate_phdr(Some(each_object), std::ptr::null_mut()) };
-}
-
-/// One loaded object of `dl_iterate_phdr(3)`: the program, then its libraries.
-unsafe extern "C" fn each_object(info: *mut libc::dl_phdr_info, _: libc::size_t, _: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: the loader hands over a valid description and keeps it during the call; `dlpi_phdr` has `dlpi_phnum` elements.
-    let (base, headers) = unsafe {
-        let info = &*info;
-        (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
-    };
-    // As it stands in the file: never writable (there are no text relocations), so that what goes comes again unchanged.
-    let is_of_file = |header: &&libc::Elf64_Phdr| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
-    for header in headers.iter().filter(is_of_file) {
-        let page = 64 << 10; // of any kernel; the rounding is inwards
-        let start = base as usize + header.p_vaddr as usize;
-        let (from, to) = (start.next_multiple_of(page), (start + header.p_memsz as usize) / page * page);
-        if let Some(length) = to.checked_sub(from).filter(|length| *length > 0) {
-            // SAFETY: whole pages of one mapping of a file that nobody writes to: what is read there later is the same. An error (locked
-            // pages) leaves everything as it is.
-            unsafe { libc::madvise(from as *mut libc::c_void, length, libc::MADV_DONTNEED) };
-        }
-    }
-    0
-}
 
 /// `fsetxattr(2)`.
 pub(crate) fn fsetxattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {

@@ -129,7 +129,6 @@ impl<R: BufRead> Read for Zstd<R> {
                 }
                 if self.large.is_none() && window(bytes).is_none_or(|window| window > ZSTD_WINDOW_SHARED_BYTES_MAX) {
                     self.large = Some(Turn::wait());
-                    crate::sys::give_back_program(); // what is needed of it is small now, and the window is not
                 }
             }
             let ended = bytes.is_empty();
