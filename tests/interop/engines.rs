@@ -1,6 +1,6 @@
-//! Debian's podman, containerd and conmon, unchanged, on our runtime: run, exec, logs, stats, kill, pause, limits, volumes, terminals, removal.
+//! Debian's podman, containerd, Docker and conmon, unchanged, on our runtime: run, exec, logs, stats, kill, pause, limits, volumes, terminals, removal.
 //!
-//! Each test has stores, sockets and cgroups of its own. Needs root and Debian's podman, containerd, conmon and busybox-static.
+//! Each test has stores, sockets and cgroups of its own. Needs root and Debian's podman, containerd, docker.io, conmon and busybox-static.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::os::unix::fs::symlink;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 #[path = "../harness/bounded.rs"]
 mod bounded;
 mod conmon;
+mod docker;
 
 const WAIT: Duration = Duration::from_secs(60);
 /// Runs until it is told to end.

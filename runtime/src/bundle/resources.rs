@@ -40,6 +40,9 @@ const PLAIN: [(&str, &str, &str, &str, &str); 11] = [
     ("network", "classID", "net_cls", "net_cls.classid", ""),
 ];
 
+/// Where nothing is a limit too. Of all others it says that none is wanted, as with runc: Docker sends a weight of 0 with every container.
+const ZEROES: [&str; 3] = ["swappiness", "burst", "idle"];
+
 /// Key of a list of `{major, minor, rate}`, file on v1, word in `io.max` on v2.
 const THROTTLES: [(&str, &str, &str); 4] = [
     ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
@@ -51,7 +54,8 @@ const THROTTLES: [(&str, &str, &str); 4] = [
 fn settings(value: &Value) -> Vec<Setting> {
     let mut all = Vec::new();
     for (group, key, controller, v1, v2) in PLAIN {
-        let Some(digits) = value.get(group).and_then(|g| digits(g, key)) else { continue };
+        let wanted = |digits: &String| digits != "0" || ZEROES.contains(&key);
+        let Some(digits) = value.get(group).and_then(|g| digits(g, key)).filter(wanted) else { continue };
         // The second file of a weight is for kernels that have not the first.
         let mut setting = Setting::new(controller, v1, v2, &digits);
         if v2 == "io.weight" {
@@ -76,7 +80,7 @@ fn settings(value: &Value) -> Vec<Setting> {
         for (key, v1, v2) in
             [("weight", "blkio.weight_device", "io.bfq.weight"), ("leafWeight", "blkio.leaf_weight_device", "")]
         {
-            if let Some(weight) = digits(entry, key) {
+            if let Some(weight) = digits(entry, key).filter(|weight| weight != "0") {
                 all.push(Setting::new("blkio", v1, v2, &format!("{device} {weight}")));
             }
         }
@@ -190,6 +194,20 @@ mod tests {
             ]
         );
         assert!(resources(&json!({})).settings.is_empty());
+    }
+
+    /// As Docker writes what nobody asked for.
+    #[test]
+    fn zero_means_not_set_where_it_is_no_value() {
+        let r = resources(&json!({
+            "memory": {"limit": 0, "reservation": 0, "swap": 0, "swappiness": 0, "kernelTCP": 0},
+            "cpu": {"shares": 0, "quota": 0, "period": 0, "realtimePeriod": 0, "realtimeRuntime": 0, "idle": 0},
+            "blockIO": {"weight": 0, "leafWeight": 0, "weightDevice": [{"major": 8, "minor": 0, "weight": 0, "leafWeight": 5}]},
+            "network": {"classID": 0}, "pids": {"limit": 0}
+        }));
+        let files: Vec<String> = r.settings.iter().map(|s| format!("{}={}", s.v1, s.v1_value)).collect();
+        assert_eq!(files, ["memory.swappiness=0", "cpu.idle=0", "blkio.leaf_weight_device=8:0 5"]);
+        assert_eq!((r.memory_max, r.cpu_shares, r.cpu_quota_us, r.pids_max), (None, None, None, None));
     }
 
     #[test]
