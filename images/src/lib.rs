@@ -1,7 +1,7 @@
 //! Images on a small machine: a reference becomes verified bytes, layers, and folders that overlayfs stacks. Knows no pods.
 //!
 //! ```text
-//! Reference ── registry (auth, redirects, resume) ── manifest (checked) ── pull::plan ── two threads per layer, four layers at most:
+//! Reference ── registry (auth, redirects, resume) ── manifest (checked) ── pull::plan ── three threads per layer, four layers at most:
 //!     network ─ sha256 = Digest ─ inflate ─ sha256 = DiffId ─ tar ─ entry policy ─ openat2 writes in tmp/  ── rename ── layers/
 //! ```
 //!

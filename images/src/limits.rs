@@ -37,12 +37,12 @@ pub const LINKS_BELOW_MAX: usize = 64 * 1024;
 pub const ZSTD_WINDOW_BYTES_MAX: u64 = 128 << 20;
 /// Window that every thread may have at once; one decoder at a time has a larger one (16 MiB are all a pull should need).
 pub const ZSTD_WINDOW_SHARED_BYTES_MAX: u64 = 4 << 20;
-/// Layers that are fetched and unpacked at once, by two threads each.
+/// Layers that are fetched and unpacked at once, by three threads each.
 pub const UNPACK_THREADS_MAX: usize = 4;
 /// Bytes of the buffer between two stages of a layer's way to disk.
-pub const STAGE_BUFFER_BYTES: usize = 64 << 10;
-/// Such buffers of inflated bytes between the thread that fetches a layer and the one that writes it.
-pub const AHEAD_BUFFERS: usize = 4;
+pub const STAGE_BUFFER_BYTES: usize = 32 << 10;
+/// Such buffers of inflated bytes between the threads that fetch, hash and write a layer.
+pub const AHEAD_BUFFERS: usize = 6;
 /// Redirects of one request.
 pub const REDIRECTS_MAX: usize = 5;
 /// Attempts at one request or one stretch of a blob without a single byte of progress.

@@ -1,14 +1,10 @@
 //! Pull: the registry's answer against what the store has. [`plan`] decides, the rest does: documents first, then the missing layers on
 //! a few threads, then the record that makes the image visible.
 
-use std::collections::BTreeSet;
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::layer::hashing::Hashing;
-use crate::limits::{DOCUMENT_BYTES_MAX, ROOMY_DISK_BYTES, UNPACK_THREADS_MAX};
+use crate::limits::{DOCUMENT_BYTES_MAX, ROOMY_DISK_BYTES};
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::platform::Platform;
 use crate::registry::blob::Blob;
@@ -16,10 +12,13 @@ use crate::registry::client::Client;
 use crate::registry::exchange::header;
 use crate::registry::hosts::has_mirrors;
 use crate::registry::{Credentials, Registries};
-use crate::store::layers::Intake;
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Names, Store};
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Observer, Progress, Reference, signature};
+
+mod crew;
+
+pub(crate) use crew::{Taking, take_in_all};
 
 /// How to pull.
 #[derive(Clone)]
@@ -69,28 +68,6 @@ impl BlobPolicy {
                 .is_ok_and(|space| space.total >= ROOMY_DISK_BYTES && space.available > space.total / 2),
         }
     }
-}
-
-/// When what is taken in is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// Not now: [`Store::settle`] does, or the power cut was faster.
-    Never,
-    /// Every layer by itself.
-    Each,
-    /// All at once when the image is finished ([`finish`]): every wait makes all who write wait. But a power cut costs no more time of a
-    /// long pull than it does of a spooled transfer: a layer that comes later than that is waited for by itself.
-    AtEnd,
-}
-
-/// How layers are taken in.
-#[derive(Clone, Copy)]
-pub(crate) struct Taking<'a> {
-    pub keep_blobs: bool,
-    pub spool: bool,
-    pub wait: Wait,
-    /// Layers to replace even if they are here.
-    pub anew: Option<&'a BTreeSet<DiffId>>,
 }
 
 /// One layer of an image: its name before and after compression.
@@ -188,8 +165,8 @@ fn pull(
         let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
         Ok(Box::new(blob.starting_at(at)))
     };
-    let wait = if options.durable { Wait::AtEnd } else { Wait::Never };
-    let how = Taking { keep_blobs: options.blobs.keeps(inner), spool: true, wait, anew: None };
+    let durable = options.durable;
+    let how = Taking { keep_blobs: options.blobs.keeps(inner), spool: true, durable, anew: None };
     let record = ImageRecord {
         reference: what.clone(),
         resolved,
@@ -208,7 +185,7 @@ fn pull(
     drop(writing);
     take_in_all(inner, manifest_digest, &wanted, &source, &how, observer, cancel)?;
     let _writing = inner.writing()?;
-    finish(inner, reference, record, &documents, wait, observer)
+    finish(inner, reference, record, &documents, durable, observer)
 }
 
 /// Makes an image visible whose layers are in the store.
@@ -217,99 +194,21 @@ pub(crate) fn finish(
     reference: &Reference,
     mut record: ImageRecord,
     documents: &[Vec<u8>],
-    wait: Wait,
+    durable: bool,
     observer: &dyn Observer,
 ) -> Result<Image, Error> {
     record.top = inner.settle_top(&reference.to_string(), &record.layers)?;
-    if wait == Wait::Never {
+    if durable {
+        inner.settle_image(reference, &record, documents)?;
+    } else {
         documents.iter().try_for_each(|bytes| inner.write_blob(bytes).map(drop))?;
         inner.write_image(reference, &record)?;
-    } else {
-        inner.settle_image(reference, &record, documents)?;
     }
     let image = inner
         .image(&record)?
         .ok_or_else(|| Error::corrupt(reference.to_string(), "a layer vanished while the image was taken in"))?;
     observer.event(Progress::Done { id: image.id });
     Ok(image)
-}
-
-/// Where the bytes of a layer come from, behind so many that are here already.
-pub(crate) type Source<'a> = dyn Fn(&WantedLayer, u64) -> Result<Box<dyn Read + Send + 'a>, Error> + Sync + 'a;
-
-/// Takes in every layer that is missing, a few at once. The first failure stops the others.
-pub(crate) fn take_in_all<'a>(
-    inner: &Inner,
-    manifest: Digest,
-    wanted: &[WantedLayer],
-    source: &Source<'a>,
-    how: &Taking<'_>,
-    observer: &dyn Observer,
-    cancel: &Cancel,
-) -> Result<(), Error> {
-    let mut missing: Vec<&WantedLayer> = Vec::new();
-    for layer in wanted {
-        let anew = how.anew.is_some_and(|anew| anew.contains(&layer.diff_id));
-        match inner.layer_record(&layer.diff_id)? {
-            Some(_) if !anew => observer.event(Progress::Present { index: layer.index, diff_id: layer.diff_id }),
-            _ if missing.iter().any(|other| other.diff_id == layer.diff_id) => {} // twice in one image
-            _ => missing.push(layer),
-        }
-    }
-    let bytes = missing.iter().map(|layer| layer.blob.size).sum();
-    observer.event(Progress::Resolved { manifest, layers: wanted.len(), bytes });
-    // Large layers first: the last thread to end then ends soon after the others.
-    missing.sort_by_key(|layer| std::cmp::Reverse(layer.blob.size));
-    let threads =
-        std::thread::available_parallelism().map_or(1, usize::from).clamp(2, UNPACK_THREADS_MAX).min(missing.len());
-    let next = AtomicUsize::new(0);
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let waited = Mutex::new(Instant::now());
-    let work = || {
-        while let Some(layer) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let failed = failure.lock().map_or(true, |failure| failure.is_some());
-            if failed {
-                return;
-            }
-            observer.event(Progress::Layer { index: layer.index, digest: layer.blob.digest, bytes: layer.blob.size });
-            let Taking { keep_blobs: keep_blob, spool, wait, anew } = *how;
-            let durable = || wait == Wait::Each || (wait == Wait::AtEnd && is_due(&waited, inner.spool.sync_every));
-            let anew = anew.is_some_and(|anew| anew.contains(&layer.diff_id));
-            let intake = Intake { keep_blob, spool, durable: &durable, anew, index: layer.index, observer, cancel };
-            match inner.take_in(&layer.diff_id, &layer.blob, &|at| source(layer, at), &intake) {
-                Ok((record, _)) => observer.event(Progress::Extracted {
-                    index: layer.index,
-                    diff_id: layer.diff_id,
-                    bytes: record.file_bytes,
-                }),
-                Err(e) => {
-                    if let Ok(mut first) = failure.lock() {
-                        first.get_or_insert(e);
-                    }
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    match failure.into_inner() {
-        Ok(Some(e)) => Err(e),
-        _ => Ok(()),
-    }
-}
-
-/// Whether so much time has passed since this was last so.
-fn is_due(last: &Mutex<Instant>, every: Duration) -> bool {
-    let Ok(mut last) = last.lock() else { return true };
-    let due = last.elapsed() >= every;
-    if due {
-        *last = Instant::now();
-    }
-    due
 }
 
 /// A manifest or index by tag or digest, from the store if its digest is known and it is here. Verified where it was asked by digest.
@@ -357,15 +256,6 @@ fn bounded(reader: impl Read, max: u64, what: &str) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_takes_long_is_waited_for_by_itself() {
-        let last = Mutex::new(Instant::now());
-        assert!(!is_due(&last, Duration::from_secs(60)));
-        *last.lock().unwrap() -= Duration::from_secs(61);
-        assert!(is_due(&last, Duration::from_secs(60)) && !is_due(&last, Duration::from_secs(60)));
-        assert!(is_due(&last, Duration::ZERO) && is_due(&last, Duration::ZERO));
-    }
 
     #[test]
     fn layers_pair_up_or_are_refused() {

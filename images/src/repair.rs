@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use crate::manifest;
-use crate::pull::{PullOptions, Taking, Wait, WantedLayer, config_bytes, document, plan, take_in_all};
+use crate::pull::{PullOptions, Taking, WantedLayer, config_bytes, document, plan, take_in_all};
 use crate::registry::blob::Blob;
 use crate::registry::client::Client;
 use crate::store::record::ImageRecord;
@@ -143,7 +143,7 @@ impl Inner {
             let blob = Blob::new(&client, &layer.blob.digest, layer.blob.size, layer.index, observer);
             Ok(Box::new(blob.starting_at(at)))
         };
-        let how = Taking { keep_blobs: false, spool: !record.local, wait: Wait::Each, anew: Some(anew) };
+        let how = Taking { keep_blobs: false, spool: !record.local, durable: true, anew: Some(anew) };
         take_in_all(self, record.manifest, &wanted, &source, &how, observer, cancel)?;
         // The top layer is made of links into the others.
         if let Some(top) = record.top {

@@ -10,6 +10,7 @@ mod harness;
 mod bad_input;
 mod cluster;
 mod images;
+mod interrupt;
 mod limits;
 mod network;
 mod pods;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::source::{Section, Source};
 use crate::layer::Codec;
 use crate::manifest::{self, Descriptor, Document, Manifest, OCI_CONFIG, OCI_LAYER};
-use crate::pull::{Taking, Wait, WantedLayer, finish, plan, take_in_all};
+use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
 use crate::{BlobPolicy, Cancel, Digest, Error, ImageConfig, Observer, Platform, Reference};
@@ -106,7 +106,7 @@ fn take_in(
         manifest,
         &wanted,
         &open,
-        &Taking { keep_blobs, spool: false, wait: Wait::AtEnd, anew: None },
+        &Taking { keep_blobs, spool: false, durable: true, anew: None },
         observer,
         cancel,
     )?;
@@ -121,7 +121,7 @@ fn take_in(
         local: true,
         top: None,
     };
-    finish(inner, &found.reference, record, &[found.manifest, found.config], Wait::AtEnd, observer)
+    finish(inner, &found.reference, record, &[found.manifest, found.config], true, observer)
 }
 
 fn layout(

@@ -1,5 +1,6 @@
-//! The two halves of a layer's way to the disk, each in a thread of its own: one fetches, hashes and inflates, the other hashes what came
-//! out and writes it. Between them are a few buffers that go round; an image of one large layer keeps two processors busy too.
+//! The three parts of a layer's way to the disk, each in a thread of its own: one fetches, hashes and inflates, one hashes what came out,
+//! one writes it. Between them a few buffers go round. An image of one large layer, or of layers whose windows have to wait for one
+//! another, keeps the processors busy too: without instructions for it, sha256 takes half of all their time.
 
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,21 +20,26 @@ pub struct Supply {
     empty: Receiver<Vec<u8>>,
 }
 
-/// The end where they come out, hashed (unless they only count) and within a limit.
+/// Half way: what comes by is hashed.
+pub struct Tally {
+    full: Receiver<io::Result<Filled>>,
+    hashed: SyncSender<io::Result<Filled>>,
+}
+
+/// The end where they come out, within a limit.
 pub struct Ahead {
     full: Receiver<io::Result<Filled>>,
     empty: SyncSender<Vec<u8>>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    hasher: Option<Hasher>,
     total: u64,
     total_max: u64,
     broken: bool,
 }
 
 /// Both ends; at most `total_max` bytes may come out.
-pub fn line(hasher: Option<Hasher>, total_max: u64) -> (Supply, Ahead) {
+pub fn line(total_max: u64) -> (Supply, Ahead) {
     let (full_in, full_out) = sync_channel(AHEAD_BUFFERS);
     let (empty_in, empty_out) = sync_channel(AHEAD_BUFFERS);
     for _ in 0..AHEAD_BUFFERS {
@@ -41,9 +47,24 @@ pub fn line(hasher: Option<Hasher>, total_max: u64) -> (Supply, Ahead) {
     }
     let supply = Supply { full: full_in, empty: empty_out };
     let (buffer, start, end) = (Vec::new(), 0, 0);
-    let ahead =
-        Ahead { full: full_out, empty: empty_in, buffer, start, end, hasher, total: 0, total_max, broken: false };
+    let ahead = Ahead { full: full_out, empty: empty_in, buffer, start, end, total: 0, total_max, broken: false };
     (supply, ahead)
+}
+
+impl Tally {
+    /// Hashes all that comes by; ends with the first of both ends.
+    pub fn run(self) -> Hasher {
+        let mut hasher = Hasher::default();
+        for filled in self.full {
+            if let Ok((buffer, end)) = &filled {
+                hasher.update(buffer.get(..*end).unwrap_or_default());
+            }
+            if self.hashed.send(filled).is_err() {
+                break;
+            }
+        }
+        hasher
+    }
 }
 
 impl Supply {
@@ -81,14 +102,20 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 impl Ahead {
+    /// What comes out from here on is hashed before.
+    pub fn tallied(&mut self) -> Tally {
+        let (hashed, full) = sync_channel(AHEAD_BUFFERS);
+        Tally { full: std::mem::replace(&mut self.full, full), hashed }
+    }
+
     /// Bytes that have come out.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Wants no more. The hash of everything, and whether an error of the other end came over.
-    pub fn finish(self) -> (Option<Hasher>, bool) {
-        (self.hasher, self.broken)
+    /// Wants no more. Whether an error of the other end came over.
+    pub fn finish(self) -> bool {
+        self.broken
     }
 }
 
@@ -114,9 +141,6 @@ impl BufRead for Ahead {
                 self.end = 0;
                 return Err(io::Error::other(TooLong(self.total_max)));
             }
-            if let Some(hasher) = &mut self.hasher {
-                hasher.update(fresh);
-            }
         }
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
     }
@@ -140,28 +164,29 @@ mod tests {
     use crate::DiffId;
     use crate::digest::Digest;
 
-    /// What comes out at the far end, and what became of the near one.
-    fn through(input: impl Read + Send, total_max: u64) -> (io::Result<Vec<u8>>, Ahead, u64) {
-        let (supply, mut ahead) = line(Some(Hasher::default()), total_max);
+    /// What comes out at the far end with its hash, and what became of the near one.
+    fn through(input: impl Read + Send, total_max: u64) -> (io::Result<Vec<u8>>, Ahead, DiffId, u64) {
+        let (supply, mut ahead) = line(total_max);
+        let tally = ahead.tallied();
         let taken = AtomicU64::new(0);
         let mut out = Vec::new();
-        let done = std::thread::scope(|scope| {
+        let (done, hasher) = std::thread::scope(|scope| {
+            let middle = scope.spawn(|| tally.run());
             let below = scope.spawn(|| supply.run(Decoder::new(Hashing::new(input, u64::MAX)).unwrap(), &taken));
             let done = ahead.read_to_end(&mut out);
             ahead.full = sync_channel(1).1; // wants no more
-            below.join().unwrap().1.and(done)
+            (below.join().unwrap().1.and(done), middle.join().unwrap())
         });
-        (done.map(|_| out), ahead, taken.into_inner())
+        (done.map(|_| out), ahead, hasher.diff_id(), taken.into_inner())
     }
 
     #[test]
     fn every_byte_comes_over_once_in_order_and_hashed() {
         for length in [0, 1, STAGE_BUFFER_BYTES - 1, STAGE_BUFFER_BYTES, 9 * STAGE_BUFFER_BYTES + 7] {
             let data: Vec<u8> = (0..length as u32).map(|i| (i * 7 + i / 251) as u8).collect();
-            let (out, ahead, taken) = through(&data[..], u64::MAX);
+            let (out, ahead, diff_id, taken) = through(&data[..], u64::MAX);
             assert!(out.unwrap() == data && ahead.total() == length as u64 && taken == length as u64);
-            let (hasher, broken) = ahead.finish();
-            assert_eq!((hasher.unwrap().diff_id(), broken), (DiffId::of_plain(Digest::of(&data)), false));
+            assert_eq!((diff_id, ahead.finish()), (DiffId::of_plain(Digest::of(&data)), false));
         }
     }
 
@@ -169,21 +194,24 @@ mod tests {
     fn the_limit_and_errors_end_both_sides() {
         let many = [7u8; 20 * STAGE_BUFFER_BYTES];
         assert!(through(&many[..], many.len() as u64).0.is_ok());
-        let (out, ahead, _) = through(&many[..], many.len() as u64 - 1);
-        assert!(out.unwrap_err().to_string().contains("more than") && !ahead.finish().1);
+        let (out, ahead, ..) = through(&many[..], many.len() as u64 - 1);
+        assert!(out.unwrap_err().to_string().contains("more than") && !ahead.finish());
         struct Breaks;
         impl Read for Breaks {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
                 Err(io::Error::other("gone"))
             }
         }
-        let (out, ahead, _) = through((&many[..]).chain(Breaks), u64::MAX);
-        assert!(out.unwrap_err().to_string() == "gone" && ahead.finish().1);
+        let (out, ahead, ..) = through((&many[..]).chain(Breaks), u64::MAX);
+        assert!(out.unwrap_err().to_string() == "gone" && ahead.finish());
         // one that stops in the middle: the other end does not wait for ever
-        let (supply, ahead) = line(None, u64::MAX);
+        let (supply, mut ahead) = line(u64::MAX);
+        let tally = ahead.tallied();
         drop(ahead);
+        let middle = std::thread::spawn(|| tally.run());
         let (source, done) =
             supply.run(Decoder::new(Hashing::new(io::repeat(1), u64::MAX)).unwrap(), &AtomicU64::new(0));
         assert!(done.is_ok() && source.total() <= (STAGE_BUFFER_BYTES * (AHEAD_BUFFERS + 1)) as u64);
+        middle.join().unwrap();
     }
 }

@@ -1,8 +1,8 @@
-//! One layer, in one pass: compressed bytes in, a folder for overlayfs out, both digests checked, nothing kept in between. Two threads: the
-//! double line is where one hands over to the other.
+//! One layer, in one pass: compressed bytes in, a folder for overlayfs out, both digests checked, nothing kept in between. Three threads: at
+//! a double line one hands over to the next.
 //!
 //! ```text
-//! network ─ Hashing (Digest) ─ codec (gzip, zstd, plain) ═ ahead (DiffId) ─ tar ─ entry (policy, pure) ─ tree (openat2) ─ disk
+//! network ─ Hashing (Digest) ─ codec (gzip, zstd, plain) ═ ahead (DiffId) ═ tar ─ entry (policy, pure) ─ tree (openat2) ─ disk
 //!                                                                                               └─ listing (names and checksums)
 //! ```
 

@@ -76,9 +76,9 @@ fn unpack_within<R: Read + Send>(bounds: &Bounds, input: R, onto: Onto<'_>) -> R
         tree.as_on_old_kernels();
     }
     let folds = bounds.folds.map_or_else(|| tree.folds_names(), Ok).map_err(|e| Error::io("write", fs, e))?;
+    let (supply, mut archive) = ahead::line(LAYER_TAR_BYTES_MAX);
     // The archive of a layer that is not compressed is hashed on its way in.
-    let hasher = (!matches!(decoder, Decoder::Plain(_))).then(Hasher::default);
-    let (supply, archive) = ahead::line(hasher, LAYER_TAR_BYTES_MAX);
+    let tally = (!matches!(decoder, Decoder::Plain(_))).then(|| archive.tallied());
     let taken = AtomicU64::new(0);
     let mut job = Job {
         bounds,
@@ -97,14 +97,17 @@ fn unpack_within<R: Read + Send>(bounds: &Bounds, input: R, onto: Onto<'_>) -> R
         file_bytes: 0,
         entries: 0,
     };
+    let thread = std::thread::Builder::new;
     std::thread::scope(|scope| {
-        let below = std::thread::Builder::new().spawn_scoped(scope, || supply.run(decoder, &taken));
-        let below = below.map_err(|e| Error::io("start a thread for", fs, e))?;
+        let no_thread = |e| Error::io("start a thread for", fs, e);
+        let below = thread().spawn_scoped(scope, || supply.run(decoder, &taken)).map_err(no_thread)?;
+        let tally = tally.map(|tally| thread().spawn_scoped(scope, || tally.run())).transpose().map_err(no_thread)?;
         // What lies behind the archive's end belongs to both digests.
         let done = job.run().and_then(|()| job.drain());
         let Job { archive, list, file_bytes, entries, open, .. } = job;
-        let (plain_hash, mut is_broken) = archive.into_inner().finish();
+        let mut is_broken = archive.into_inner().finish();
         let (source, tail) = below.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let plain_hash = tally.map(|tally| tally.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         is_broken |= tail.is_err();
         let done = done.and_then(|()| tail.map_err(|e| stream_error(what, "the end of the layer", e)));
         let (hash, blob_bytes, watched) = source.finish();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Hasher;
 use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER};
-use crate::pull::{Taking, Wait, WantedLayer, finish, plan, take_in_all};
+use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
 use crate::store::layers::Work;
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
@@ -72,7 +72,7 @@ impl Store {
             Err(Error::corrupt(format!("layer {}", layer.blob.digest), "it was just written and is gone"))
         };
         // The blobs just written serve as the source.
-        let how = Taking { keep_blobs: true, spool: false, wait: Wait::AtEnd, anew: None };
+        let how = Taking { keep_blobs: true, spool: false, durable: true, anew: None };
         take_in_all(inner, manifest_digest, &wanted, &gone, &how, &Silent, cancel)?;
         let record = ImageRecord {
             reference: reference.to_string(),
@@ -85,7 +85,7 @@ impl Store {
             local: true,
             top: None,
         };
-        finish(inner, reference, record, &[document, config], Wait::AtEnd, &Silent)
+        finish(inner, reference, record, &[document, config], true, &Silent)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Layers in the store: present or not, unpacked once by whoever comes first, visible only whole.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,12 +7,13 @@ use std::time::Duration;
 
 use super::Inner;
 use super::partial::{Partial, Spooled};
-use super::record::{self, ImageRecord, LayerRecord};
+use super::record::{self, LayerRecord};
+use super::settle::Finished;
 use crate::file::{names, read_bounded};
 use crate::layer::{Onto, Unpacked, unpack};
 use crate::limits::RECORD_BYTES_MAX;
 use crate::manifest::Descriptor;
-use crate::{Cancel, DiffId, Digest, Error, Observer, Progress, Reference};
+use crate::{Cancel, DiffId, Error, Observer, Progress};
 
 /// How a layer is taken in.
 pub struct Intake<'a> {
@@ -21,14 +21,20 @@ pub struct Intake<'a> {
     pub keep_blob: bool,
     /// They may come slowly: what arrived is kept until the layer is whole.
     pub spool: bool,
-    /// Asked when the layer is whole: wait for the disk now?
-    pub durable: &'a dyn Fn() -> bool,
     /// Replace the layer even if it is here.
     pub anew: bool,
     /// Number of the layer, for the observer.
     pub index: usize,
     pub observer: &'a dyn Observer,
     pub cancel: &'a Cancel,
+}
+
+/// A layer that was asked for.
+pub(crate) enum Taken<'a> {
+    /// In its place: it was, or someone else was faster.
+    Here(LayerRecord),
+    /// Unpacked and checked; [`Inner::place_all`] gives it its place.
+    Finished(Finished<'a>),
 }
 
 /// Begins to read a layer's compressed bytes at a position.
@@ -58,44 +64,42 @@ impl Inner {
         record.volatile_since.is_empty() || record.volatile_since == self.boot
     }
 
-    /// Makes a layer be here. `open` is called only if it is not, or is to be replaced.
+    /// Has a layer ready. `open` is called only if it is not here, or is to be replaced.
     pub(crate) fn take_in<'a>(
         &self,
         diff_id: &DiffId,
         want: &Descriptor,
         open: &Open<'a>,
         intake: &Intake<'_>,
-    ) -> Result<(LayerRecord, bool), Error> {
+    ) -> Result<Taken<'_>, Error> {
         let present = || if intake.anew { Ok(None) } else { self.layer_record(diff_id) };
         if let Some(found) = present()? {
-            return Ok((found, false));
+            return Ok(Taken::Here(found));
         }
-        let _lock = self.lock_layer(diff_id, intake.cancel)?;
+        let lock = self.lock_layer(diff_id, intake.cancel)?;
         if let Some(found) = present()? {
-            return Ok((found, false)); // someone else was faster
+            return Ok(Taken::Here(found)); // someone else was faster
         }
-        let (work, mut record) = self.fetch(diff_id, want, open, intake)?;
-        let durable = (intake.durable)();
-        record.volatile_since = if durable { String::new() } else { self.boot.clone() };
-        self.place(&work.0, &record, durable)?;
-        Ok((record, true))
+        let ((work, record), spool) = self.fetch(diff_id, want, open, intake)?;
+        Ok(Taken::Finished(Finished { work, record, spool, lock }))
     }
 
-    /// Unpacks a layer into a folder of its own: from its kept blob, else from `open` behind what an earlier attempt left.
+    /// Unpacks a layer into a folder of its own: from its kept blob, else from `open` behind what an earlier attempt left. The spool, where
+    /// there is one, has done its duty when the folder has its place.
     fn fetch<'a>(
         &self,
         diff_id: &DiffId,
         want: &Descriptor,
         open: &Open<'a>,
         intake: &Intake<'_>,
-    ) -> Result<(Work, LayerRecord), Error> {
+    ) -> Result<((Work, LayerRecord), Option<Partial<'_>>), Error> {
         if let Some(blob) = self.kept_blob(want) {
             match self.unpack_new(diff_id, want, blob, intake) {
                 // It may be another image's, and good: then it is the promise that is wrong, and the network says so too.
                 Err(e @ Error::Corrupt { .. }) if intake.spool => {
                     log::warn!("kept blob {}: {e}; fetched again", want.digest);
                 }
-                done => return done,
+                done => return done.map(|done| (done, None)),
             }
         }
         let (mut spool, mut attempts_left) = (intake.spool || intake.keep_blob, 1);
@@ -110,14 +114,11 @@ impl Inner {
             let is_empty = input.at() == 0;
             let partial = input.into_partial();
             match (done, partial) {
-                (Ok(done), partial) => {
-                    match partial {
-                        Some(partial) if intake.keep_blob => partial.keep(&self.layout.blob(&want.digest))?,
-                        Some(partial) => partial.discard(),
-                        None => {}
-                    }
-                    return Ok(done);
+                (Ok(done), Some(partial)) if intake.keep_blob => {
+                    partial.keep(&self.layout.blob(&want.digest))?;
+                    return Ok((done, None));
                 }
+                (Ok(done), partial) => return Ok((done, partial)),
                 // What lay here is damaged: once more, all from the network.
                 (Err(Error::Corrupt { .. }), Some(partial)) if from > 0 && attempts_left > 0 => partial.discard(),
                 (Err(e @ Error::Corrupt { .. }), Some(partial)) => {
@@ -181,92 +182,6 @@ impl Inner {
             volatile_since: self.boot.clone(), // until someone waits for the disk
         };
         Ok((work, record))
-    }
-
-    /// Writes the record and moves the finished folder to its place.
-    pub(crate) fn place(&self, work: &Path, record: &LayerRecord, durable: bool) -> Result<(), Error> {
-        let target = self.layout.layer(&record.diff_id);
-        let bytes = record::encode(record).map_err(|why| Error::corrupt(format!("layer {}", record.diff_id), why))?;
-        let file = work.join("record");
-        let disk = &*self.layout.disk;
-        disk.write(&file, &bytes).map_err(|e| Error::io("write", &file, e))?;
-        if durable {
-            // One call for thousands of files; they share a file system with the folder.
-            disk.sync_system(work).map_err(|e| Error::io("sync", work, e))?;
-        }
-        if target.symlink_metadata().is_ok() {
-            self.discard(&target)?; // damaged, or lost in a power cut
-        }
-        disk.rename(work, &target).map_err(|e| Error::io("rename to", &target, e))?;
-        if durable {
-            let dir = self.layout.dir("layers");
-            disk.sync_folder(&dir).map_err(|e| Error::io("sync", &dir, e))?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the disk once and notes it in every layer that was written without.
-    pub(crate) fn settle(&self) -> Result<(), Error> {
-        let mut volatile = Vec::new();
-        for record in self.layer_records()? {
-            if !record.volatile_since.is_empty() && record.volatile_since == self.boot {
-                volatile.push(record);
-            }
-        }
-        if volatile.is_empty() {
-            return Ok(());
-        }
-        let dir = self.layout.dir("layers");
-        self.layout.disk.sync_system(&dir).map_err(|e| Error::io("sync", &dir, e))?;
-        for mut record in volatile {
-            record.volatile_since.clear();
-            let bytes =
-                record::encode(&record).map_err(|why| Error::corrupt(format!("layer {}", record.diff_id), why))?;
-            self.layout.replace(&self.layout.layer(&record.diff_id).join("record"), &bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Makes an image visible for good, its documents and those of its layers that nobody waited for, with two waits for the whole disk
-    /// however many there are: first everything that was written, then the names it gets. Whatever a power cut leaves of the second
-    /// step, no name leads to bytes that are not there.
-    pub(crate) fn settle_image(
-        &self,
-        reference: &Reference,
-        image: &ImageRecord,
-        documents: &[Vec<u8>],
-    ) -> Result<(), Error> {
-        let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
-        for bytes in documents {
-            let digest = Digest::of(bytes);
-            if self.read_blob(&digest)?.is_none() {
-                files.insert(self.layout.blob(&digest), bytes.clone());
-            }
-        }
-        for diff_id in image.layers.iter().chain(&image.top) {
-            if let Some(mut record) = self.layer_record(diff_id)?
-                && !std::mem::take(&mut record.volatile_since).is_empty()
-            {
-                let bytes = record::encode(&record).map_err(|why| Error::corrupt(format!("layer {diff_id}"), why))?;
-                files.insert(self.layout.layer(diff_id).join("record"), bytes);
-            }
-        }
-        // The last name, so that even within this boot nobody finds the image before all of it is there.
-        let bytes = record::encode(image).map_err(|why| Error::corrupt(reference.to_string(), why))?;
-        let files = files.into_iter().chain([(self.layout.image(reference), bytes)]).enumerate();
-        let work = Work(self.layout.fresh()?);
-        let disk = &*self.layout.disk;
-        let mut parts = Vec::new();
-        for (number, (path, bytes)) in files {
-            let part = work.0.join(number.to_string());
-            disk.write(&part, &bytes).map_err(|e| Error::io("write", &path, e))?;
-            parts.push((part, path));
-        }
-        disk.sync_system(&work.0).map_err(|e| Error::io("sync", &work.0, e))?;
-        for (part, path) in &parts {
-            disk.rename(part, path).map_err(|e| Error::io("write", path, e))?;
-        }
-        disk.sync_system(&work.0).map_err(|e| Error::io("sync", &work.0, e))
     }
 
     /// Every readable layer record.

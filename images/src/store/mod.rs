@@ -7,6 +7,7 @@ pub mod layers;
 pub mod layout;
 pub mod partial;
 pub mod record;
+pub(crate) mod settle;
 mod top;
 mod usage;
 mod verify;

@@ -4,7 +4,7 @@ use super::record::LayerRecord;
 use super::*;
 use crate::PullOptions;
 use crate::manifest::Descriptor;
-use crate::store::layers::Intake;
+use crate::store::layers::{Intake, Taken};
 use crate::{Compression, PackLayer, PackSpec, Silent};
 
 fn pack(store: &Store, name: &str, files: &[(&str, &str)]) -> Image {
@@ -179,19 +179,11 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
         (other, right.clone(), "its archive has the diffID"),
     ];
     let cancel = Cancel::default();
-    let (now, later) = (|| true, || false);
-    let intake = |keep_blob, durable: bool| Intake {
-        keep_blob,
-        spool: true,
-        durable: if durable { &now } else { &later },
-        anew: false,
-        index: 0,
-        observer: &Silent,
-        cancel: &cancel,
-    };
+    let intake =
+        |keep_blob| Intake { keep_blob, spool: true, anew: false, index: 0, observer: &Silent, cancel: &cancel };
     let open = |_| -> Result<Box<dyn Read + Send + '_>, Error> { Ok(Box::new(blob.as_slice())) };
     for (diff_id, want, why) in table {
-        let error = store.inner.take_in(&diff_id, &want, &open, &intake(true, true)).unwrap_err();
+        let error = store.inner.take_in(&diff_id, &want, &open, &intake(true)).err().expect("wrong");
         assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains(why), "want {why:?}, got {error}");
         for name in ["layers", "tmp", "blobs", "partial"] {
             assert!(names(&tmp.path().join("images").join(name)).unwrap().is_empty(), "{name} after {why:?}");
@@ -201,7 +193,10 @@ fn a_layer_that_is_not_what_was_promised_leaves_nothing() {
     let fresh: Vec<bool> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                scope.spawn(|| store.inner.take_in(&record.diff_id, &right, &open, &intake(false, false)).unwrap().1)
+                scope.spawn(|| match store.inner.take_in(&record.diff_id, &right, &open, &intake(false)).unwrap() {
+                    Taken::Finished(finished) => store.inner.place_all(vec![finished], false).map(|()| true).unwrap(),
+                    Taken::Here(_) => false,
+                })
             })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

@@ -62,7 +62,7 @@ impl Inner {
             open: false,
             volatile_since: if durable { String::new() } else { self.boot.clone() },
         };
-        self.place(&work.0, &record, durable)?;
+        self.place(&work.0, &record)?;
         Ok(Some(top))
     }
 

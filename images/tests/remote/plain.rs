@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mote_images::*;
 
@@ -115,13 +115,10 @@ fn packed_pushed_and_pulled_by_us_and_by_skopeo() {
     assert!(other.verify(&Silent, &Cancel::default()).unwrap().is_empty());
     assert_eq!(std::fs::read_dir(tmp.path().join("two/tmp")).unwrap().count(), 0);
 
-    // nothing to do: one request, few milliseconds
+    // nothing to do: one request, nothing waited for
     let before = registry.requests();
-    let began = Instant::now();
     assert_eq!(pull(&other, &name).unwrap().manifest, packed.manifest);
-    let took = began.elapsed();
     assert_eq!(registry.requests() - before, 1);
-    assert!(took < Duration::from_millis(200), "{took:?}");
 
     // skopeo copies it on as docker schema 2; and compresses an uncompressed one by zstd
     let plain = registry.reference("team/plain:1");
@@ -208,9 +205,9 @@ fn the_registrys_reason_reaches_the_user() {
             std::thread::sleep(Duration::from_millis(300));
             cancel.cancel();
         });
-        let began = Instant::now();
+        // Before the attempts it would make are over: else the error is the network's.
         let error = store.pull(&nowhere, &PullOptions::default(), &Silent, &cancel).err().unwrap();
-        assert!(matches!(error, Error::Cancelled) && began.elapsed() < Duration::from_secs(1));
+        assert!(matches!(error, Error::Cancelled), "{error}");
     });
 }
 

@@ -67,7 +67,7 @@ pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
             Ok(code) => code,
             Err(Failure::Usage(why)) => super::usage(&why),
             Err(Failure::Image(Error::Cancelled)) => {
-                eprintln!("mote: interrupted; the next pull goes on from here");
+                say_interrupted();
                 ExitCode::from(INTERRUPTED)
             }
             Err(Failure::Image(e)) => super::failed(&e),
@@ -219,6 +219,10 @@ fn collect(store: &Store, args: &Args, cancel: &Cancel) -> Result<(), Failure> {
     Ok(())
 }
 
+fn say_interrupted() {
+    eprintln!("mote: interrupted; the next pull goes on from here");
+}
+
 /// Ctrl-C and SIGTERM set the flag. A read that waits for a silent link does not see it, so the process ends anyway a moment later, or
 /// at a second signal: what is unfinished lies where the next start finds it or sweeps it, whichever way this one ends.
 fn on_interrupt() -> Cancel {
@@ -235,6 +239,7 @@ fn on_interrupt() -> Cancel {
             cancel.cancel();
             std::thread::spawn(|| {
                 std::thread::sleep(PATIENCE);
+                say_interrupted();
                 std::process::exit(INTERRUPTED.into());
             });
             let _ = set.wait();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::super::Store;
 use super::*;
 use crate::manifest::Descriptor;
-use crate::store::layers::Intake;
+use crate::store::layers::{Intake, Taken};
 use crate::store::{Damage, Part};
 use crate::{BlobPolicy, Image, Platform, PullOptions, Reference, Silent};
 
@@ -48,10 +48,13 @@ fn take(store: &Store, picture: &str, durable: bool) -> DiffId {
     let digest = Digest::of(&bytes);
     let want = Descriptor { media_type: String::new(), digest, size: bytes.len() as u64 };
     let (observer, cancel) = (&Silent, &Cancel::default());
-    let intake =
-        Intake { keep_blob: false, spool: false, durable: &|| durable, anew: false, index: 0, observer, cancel };
+    let intake = Intake { keep_blob: false, spool: false, anew: false, index: 0, observer, cancel };
     let open = |_| -> Result<Box<dyn Read + Send + '_>, Error> { Ok(Box::new(bytes.as_slice())) };
-    store.inner.take_in(&DiffId::of_plain(digest), &want, &open, &intake).unwrap().0.diff_id
+    let diff_id = DiffId::of_plain(digest);
+    if let Taken::Finished(finished) = store.inner.take_in(&diff_id, &want, &open, &intake).unwrap() {
+        store.inner.place_all(vec![finished], durable).unwrap();
+    }
+    diff_id
 }
 
 fn at(store: &Store, layer: &DiffId, path: &str) -> PathBuf {
