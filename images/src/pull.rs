@@ -29,7 +29,7 @@ pub struct PullOptions {
     pub credentials: Option<Credentials>,
     pub registries: Registries,
     pub blobs: BlobPolicy,
-    /// Wait until everything is on the disk. Without it a power cut before [`Store::settle`] may cost the pulled layers (never their
+    /// Wait until everything is on the disk, for each layer as soon as it is finished. Without it a power cut before [`Store::settle`] may cost the pulled layers (never their
     /// integrity: they are dropped and fetched again).
     pub durable: bool,
 }

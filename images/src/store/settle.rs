@@ -44,7 +44,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The same for a folder that only hardly is a layer of its own.
+    /// The same for one folder whose record says already how durable it is.
     pub(super) fn place(&self, work: &Path, record: &LayerRecord) -> Result<(), Error> {
         self.write_layer_record(work, record)?;
         if record.volatile_since.is_empty() {
