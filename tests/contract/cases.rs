@@ -129,6 +129,53 @@ fn bind_mounts_read_only_and_writable() {
 }
 
 #[test]
+fn mounts_propagate_as_the_description_says() {
+    let mut bundle = Bundle::new("grep -E ' /(shared|private|unbindable) ' /proc/self/mountinfo | cut -d' ' -f5,7,8");
+    let source = bundle.dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for kind in ["shared", "private", "unbindable"] {
+        let mount =
+            json!({"destination": format!("/{kind}"), "type": "bind", "source": source, "options": ["bind", kind]});
+        bundle.push("/mounts", mount);
+    }
+    let told = bundle.output();
+    let of =
+        |kind: &str| told.lines().find(|l| l.starts_with(&format!("/{kind} "))).unwrap_or_else(|| panic!("{told}"));
+    assert!(of("shared").contains(" shared:"), "{told}");
+    assert!(of("unbindable").contains(" unbindable"), "{told}");
+    assert!(of("private").starts_with("/private - "), "{told}");
+    bundle.nothing_left();
+}
+
+/// The container's start detaches its copy of the host's mounts; whom these are shared with keeps them.
+#[test]
+fn a_shared_root_takes_no_mount_from_the_host() {
+    let mut bundle = Bundle::new("true");
+    bundle.config["linux"]["rootfsPropagation"] = json!("shared");
+    std::fs::create_dir(bundle.dir.path().join("marker")).unwrap();
+    let inner = bundle.command(&["run", "ID"]);
+    let mut outer = Command::new("unshare");
+    let script = "mount -t tmpfs marker marker && \"$@\" && grep -c ' - tmpfs marker' /proc/self/mountinfo";
+    outer.args(["--mount", "--propagation", "shared", "sh", "-c", script, "sh"]);
+    outer.arg(inner.get_program()).args(inner.get_args()).current_dir(bundle.dir.path()).stdin(Stdio::null());
+    let output = bounded::output(outer, &bundle.dir.path().join("outer"), WAIT);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+    bundle.nothing_left();
+}
+
+/// For a host's root that cannot be pivoted away from, such as an initramfs.
+#[test]
+fn without_pivot_root_the_root_is_moved_over_the_old_one() {
+    let bundle = Bundle::new("ls /; ls /..; ls /proc/1/cwd/..; cut -d' ' -f5 /proc/self/mountinfo | head -1");
+    let output = bundle.call(&["run", "--no-pivot", "ID"]);
+    let all = "bin\ndata\ndev\netc\nproc\nsys\ntmp\n";
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(told, format!("{all}{all}{all}/\n"));
+    bundle.nothing_left();
+}
+
+#[test]
 fn a_mount_target_that_is_a_link_stays_inside() {
     let mut bundle = Bundle::new("cat /etc/real/file");
     let outside = tempfile::tempdir().unwrap();

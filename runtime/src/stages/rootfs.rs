@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,34 @@ pub(super) fn propagation(child: &mut Child<'_>) -> Result<(), Fault> {
     let flag = options::propagation(word).ok_or_else(|| plain(format!("rootfs propagation {word}: unknown")))?;
     let flag = if flag.contains(MsFlags::MS_SHARED) { flag } else { MsFlags::MS_SLAVE | MsFlags::MS_REC };
     mount(NONE, "/", NONE, flag, NONE).map_err(at("set propagation of", "/"))
+}
+
+/// Where the host's mounts are shared, a root bound to itself would show there too, and could not be pivoted to: the mount it lies in is ours alone
+/// from here on (as with runc).
+fn keep_to_ourselves(child: &Child<'_>, below: &OwnedFd) -> Result<(), Fault> {
+    let word = child.container.rootfs_propagation.as_deref().unwrap_or_default();
+    if !options::propagation(word).is_some_and(|flag| flag.contains(MsFlags::MS_SHARED)) {
+        return Ok(());
+    }
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|e| at("read", path)(errno(&e)));
+    let info = read(&format!("/proc/self/fdinfo/{}", below.as_raw_fd()))?;
+    let number = info.lines().find_map(|l| l.strip_prefix("mnt_id:")).map(str::trim).unwrap_or_default();
+    let mounts = read("/proc/self/mountinfo")?;
+    let point = mount_point(&mounts, number).ok_or_else(|| plain("rootfs: the mount it lies in is not to be found"))?;
+    mount(NONE, &point, NONE, MsFlags::MS_PRIVATE, NONE).map_err(at("make private", point.display()))
+}
+
+/// Of the mount with this number (proc_pid_mountinfo(5): blanks and the like are `\ooo`).
+fn mount_point(mountinfo: &str, number: &str) -> Option<PathBuf> {
+    let line = mountinfo.lines().find(|line| line.split(' ').next() == Some(number))?;
+    let mut parts = line.split(' ').nth(4)?.split('\\');
+    let mut path = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(3)?;
+        path.push(u8::from_str_radix(digits, 8).ok()?);
+        path.extend(rest.as_bytes());
+    }
+    Some(OsStr::from_bytes(&path).into())
 }
 
 fn open_path(path: &Path) -> Result<OwnedFd, Fault> {
@@ -53,6 +81,7 @@ pub(super) fn root(child: &mut Child<'_>) -> Result<(), Fault> {
         Rootfs::Path(_) if !mounts => child.root = child.root_source.take(),
         Rootfs::Path(path) => {
             let below = child.root_source.take().ok_or_else(|| plain("rootfs: not opened"))?;
+            keep_to_ourselves(child, &below)?;
             let top = self::bind_root(&below, path).map_err(at("bind rootfs", path.display()))?;
             // A shared mount cannot be pivoted to, and ours shall not spread.
             mount(NONE, rooted::name(&top).as_str(), NONE, MsFlags::MS_PRIVATE, NONE)
@@ -190,9 +219,13 @@ pub(super) fn pivot(child: &mut Child<'_>) -> Result<(), Fault> {
         nix::unistd::chroot(".").map_err(at("chroot to", "rootfs"))?;
         return Ok(());
     }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let old = open("/", flags, Mode::empty()).map_err(at("open", "old root"))?;
     let pivoted = if child.extras.no_pivot { Err(Errno::EINVAL) } else { nix::unistd::pivot_root(".", ".") };
     match pivoted {
         Ok(()) => {
+            // Both are at `.` now, which is the new one to who is in it. To detach the old one must reach nobody who has a share in it.
+            nix::unistd::fchdir(&old).map_err(at("enter", "old root"))?;
             mount(NONE, ".", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).map_err(at("make slave", "old root"))?;
             umount2(".", MntFlags::MNT_DETACH).map_err(at("detach", "old root"))?;
         }
@@ -218,6 +251,14 @@ pub(super) fn pivot(child: &mut Child<'_>) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_points_by_number() {
+        let text = "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n23 22 0:5 / /a\\040b\\134c rw - tmpfs x rw\n24 22 0:6 / /bad\\9 rw - tmpfs x rw\n";
+        assert_eq!(mount_point(text, "22"), Some("/".into()));
+        assert_eq!(mount_point(text, "23"), Some("/a b\\c".into()));
+        assert_eq!((mount_point(text, "24"), mount_point(text, "2"), mount_point(text, "")), (None, None, None));
+    }
 
     #[test]
     fn overlay_options() {
