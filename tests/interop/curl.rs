@@ -63,7 +63,9 @@ impl Curl {
             As::Token(token) => drop(curl.args(["-H", &format!("Authorization: Bearer {token}")])),
             As::Nobody => {}
         }
-        headers.iter().for_each(|header| drop(curl.args(["-H", header])));
+        for header in headers {
+            curl.args(["-H", header]);
+        }
         if !body.is_empty() {
             std::fs::write(self.dir.join("body"), body).expect("write");
             curl.args(["-H", "Expect:", "--data-binary", &format!("@{}", file("body"))]);
