@@ -69,11 +69,11 @@ pub(crate) async fn one(client: &Client, object: Value) -> Result<(), String> {
     let what = format!("{} {name:?}", known.resource());
     let query = "fieldValidation=Strict&fieldManager=mote-apply";
     match client.create(&format!("{collection}?{query}"), &object).await {
-        Ok(made) => println!("{}/{} created", known.resource(), meta::name(&made)),
+        Ok(made) => say!("{}/{} created", known.resource(), meta::name(&made)),
         Err(Error::Api { reason, .. }) if reason == "AlreadyExists" => {
             let merged = client.patch(&format!("{collection}/{name}?{query}"), Content::MergePatch, &object).await;
             merged.map_err(|e| format!("merge into {what}: {e}"))?;
-            println!("{}/{name} configured", known.resource());
+            say!("{}/{name} configured", known.resource());
         }
         Err(error) => return Err(format!("create {what}: {error}")),
     }

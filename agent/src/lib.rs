@@ -27,6 +27,22 @@
 //! Start reading at `run` (how the parts are put together), then `worker`, `pods::plan`, `pods::status`.
 #![deny(unsafe_code)]
 
+/// `println!` that cannot panic: a closed pipe behind stdout must not end who serves others.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
+/// `eprintln!` that cannot panic, for the same.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 pub mod agent;
 #[cfg(feature = "minicp")]
 mod apply;

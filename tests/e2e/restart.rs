@@ -114,3 +114,13 @@ fn the_demo_serves_a_page_with_no_registry_and_ctrl_c_leaves_nothing() {
     crate::harness::eventually(3, || node.traces.all().is_empty().then_some(())); // the keeper is about to end
     assert_eq!(node.traces.all(), Vec::<String>::new(), "left by Ctrl-C of the demo");
 }
+
+/// As `mote up | head -1` leaves it.
+#[test]
+fn nobody_has_to_listen_to_what_it_says() {
+    let mut node = Node::prepared(&[]);
+    node.start_unheard();
+    node.wait_ready();
+    let ended = node.stop(Signal::SIGTERM);
+    assert!(ended.success(), "{ended}");
+}

@@ -100,6 +100,18 @@ impl Node {
         self.process = Some(command.spawn().expect("start mote"));
     }
 
+    /// The same, and nobody hears what it says: both its streams are pipes whose reader has gone.
+    pub fn start_unheard(&mut self) {
+        assert!(self.process.is_none(), "already started");
+        self.runs += 1;
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        let mut command = Command::new(mote());
+        command.args(self.arguments()).stdin(Stdio::null());
+        command.stdout(writer.try_clone().expect("pipe")).stderr(writer);
+        drop(reader);
+        self.process = Some(command.spawn().expect("start mote"));
+    }
+
     fn log_path(&self, run: u32) -> PathBuf {
         self.dir.path().join(format!("mote-{run}.log"))
     }
@@ -134,15 +146,15 @@ impl Node {
     }
 
     /// Ends the process with a signal and waits for it; pods go on.
-    pub fn stop(&mut self, signal: Signal) {
+    pub fn stop(&mut self, signal: Signal) -> std::process::ExitStatus {
         let mut process = self.process.take().expect("started");
         machine::signal(process.id().cast_signed(), signal);
         let ended = eventually(DOWN_S, || process.try_wait().expect("wait"));
-        if ended.is_none() {
+        ended.unwrap_or_else(|| {
             let _ = process.kill();
             let _ = process.wait();
-            panic!("mote up did not end within {DOWN_S} s of {signal}:\n{}", self.log());
-        }
+            panic!("mote up did not end within {DOWN_S} s of {signal}:\n{}", self.log())
+        })
     }
 
     pub fn pid(&self) -> i32 {

@@ -85,24 +85,21 @@ async fn agent(options: Options, instance: &Instance) -> Result<(), String> {
         registries: options.node.registries.completed(&instance.data),
     })
     .await?;
-    println!("node             {}", options.node.name);
-    println!("data             {}", instance.data.display());
+    say!("node             {}", options.node.name);
+    say!("data             {}", instance.data.display());
     match &options.join.server {
-        Some(server) => println!("control plane    {server}"),
-        None => println!(
+        Some(server) => say!("control plane    {server}"),
+        None => say!(
             "no control plane; static pods of {}",
             options.node.manifests.as_deref().unwrap_or(&instance.data).display()
         ),
     }
     if let Some(((listener, port), acceptor)) = kubelet {
-        println!("kubelet port     {port}");
+        say!("kubelet port     {port}");
         tokio::task::spawn_local(tls::serve(running.agent.clone(), listener, acceptor));
     }
     stop.await;
     running.agent.closing.set(true);
-    println!(
-        "\nthe agent has ended; its containers go on (`mote down --data-dir {}` ends them)",
-        instance.data.display()
-    );
+    say!("\nthe agent has ended; its containers go on (`mote down --data-dir {}` ends them)", instance.data.display());
     Ok(())
 }

@@ -69,18 +69,18 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
 fn down(dir: &Path, grace: Duration, purge: bool) -> Result<(), String> {
     need_root("mote down")?;
     if !dir.exists() {
-        println!("nothing to do: there is no data folder {}", dir.display());
+        say!("nothing to do: there is no data folder {}", dir.display());
         return Ok(());
     }
     let instance = Instance::open(dir)?;
     let _lock = take(&instance)?;
     let count = block_on(clear(&instance, grace))??;
-    println!("stopped {count} container{}", if count == 1 { "" } else { "s" });
+    say!("stopped {count} container{}", if count == 1 { "" } else { "s" });
     if purge {
         crate::pods::dirs::remove_tree(&instance.data).map_err(|e| e.to_string())?;
-        println!("removed {}", instance.data.display());
+        say!("removed {}", instance.data.display());
     } else {
-        println!("images and store stay in {} (`mote down --purge` removes them)", instance.data.display());
+        say!("images and store stay in {} (`mote down --purge` removes them)", instance.data.display());
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ fn take(instance: &Instance) -> Result<crate::instance::Lock, String> {
             Err(Ok(pid)) => {
                 if !asked && pid > 1 {
                     asked = true;
-                    println!("asking mote (pid {pid}) to end");
+                    say!("asking mote (pid {pid}) to end");
                     kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|e| format!("signal mote (pid {pid}): {e}"))?;
                 }
                 if began.elapsed() > END_WITHIN {

@@ -20,10 +20,10 @@ pub(super) fn run(_: lexopt::Parser) -> ExitCode {
         let _ = super::process::block_on(super::process::signalled());
         std::process::exit(0);
     });
-    println!("hello: listening on port {port}");
+    say!("hello: listening on port {port}");
     for stream in listener.incoming() {
         if let Err(error) = stream.and_then(answer) {
-            eprintln!("hello: {error}");
+            complain!("hello: {error}");
         }
     }
     ExitCode::SUCCESS
@@ -37,7 +37,7 @@ fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         return Ok(()); // a TCP probe: connected, asked nothing, gone
     }
     let text = String::from_utf8_lossy(request.get(..n).unwrap_or_default()).into_owned();
-    println!("{} {}", stream.peer_addr()?, text.lines().next().unwrap_or_default());
+    say!("{} {}", stream.peer_addr()?, text.lines().next().unwrap_or_default());
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "?".into());
     let body = format!(
         "<!doctype html><meta charset=utf-8><title>mote</title>\n<h1>Hello from mote</h1>\n\

@@ -86,7 +86,7 @@ pub fn main() -> ExitCode {
             match COMMANDS.iter().find(|command| command.name == name) {
                 Some(command) => (command.run)(parser),
                 None => {
-                    eprintln!("mote: unknown command {name:?}; `mote --help` lists them");
+                    complain!("mote: unknown command {name:?}; `mote --help` lists them");
                     ExitCode::from(2)
                 }
             }
@@ -112,13 +112,13 @@ fn help() -> String {
 
 /// The command line was not understood.
 pub(crate) fn usage(why: &str) -> ExitCode {
-    eprintln!("mote: {why}; try --help");
+    complain!("mote: {why}; try --help");
     ExitCode::from(2)
 }
 
 /// The command failed: one line, operation, object and cause.
 pub(crate) fn failed(why: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("mote: {why}");
+    complain!("mote: {why}");
     ExitCode::FAILURE
 }
 

@@ -52,13 +52,13 @@ async fn serve(options: &Options, instance: &Instance) -> Result<(), String> {
     }
     let token = server.join_token();
     write_secret(&token_file(&instance.data), &format!("{token}\n"))?;
-    println!("Kubernetes API   {}", server.url());
-    println!("kubeconfig       {}", options.control_plane.kubeconfig.as_ref().unwrap_or(&kubeconfig).display());
-    println!("data             {}", instance.data.display());
-    println!("\nOn another machine:  mote agent --server {} --token {token}\n", server.url());
+    say!("Kubernetes API   {}", server.url());
+    say!("kubeconfig       {}", options.control_plane.kubeconfig.as_ref().unwrap_or(&kubeconfig).display());
+    say!("data             {}", instance.data.display());
+    say!("\nOn another machine:  mote agent --server {} --token {token}\n", server.url());
     stop.await;
     server.stop().await;
-    println!("the control plane has ended");
+    say!("the control plane has ended");
     Ok(())
 }
 

@@ -57,16 +57,16 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
     let running = start_node(options, instance, &server).await?;
     let admin = within(&server, minicp::UserInfo::admin());
     let config = options.control_plane.kubeconfig.as_ref().unwrap_or(&kubeconfig);
-    println!("Kubernetes API   {}", server.url());
-    println!("kubeconfig       {}", config.display());
-    println!("node             {}", options.node.name);
-    println!("data             {}", instance.data.display());
-    println!("\nTry:  export KUBECONFIG={}\n      kubectl get nodes\n", config.display());
+    say!("Kubernetes API   {}", server.url());
+    say!("kubeconfig       {}", config.display());
+    say!("node             {}", options.node.name);
+    say!("data             {}", instance.data.display());
+    say!("\nTry:  export KUBECONFIG={}\n      kubectl get nodes\n", config.display());
     let mut failed = None;
     tokio::select! {
         result = begin(options, &running, &admin, instance) => {
             if let Err(why) = result {
-                eprintln!("mote: {why}");
+                complain!("mote: {why}");
                 failed = Some(why).filter(|_| options.demo);
             }
             if failed.is_none() {
@@ -76,7 +76,7 @@ async fn up(options: &Options, instance: &Instance) -> Result<(), String> {
         () = &mut stop => {}
     }
     if options.demo {
-        println!("\nremoving the demo");
+        say!("\nremoving the demo");
         remove_demo(&running, &admin).await;
     }
     end(options, instance, server, &running).await?;
@@ -123,8 +123,8 @@ async fn end(options: &Options, instance: &Instance, server: minicp::Server, run
         return super::down::clear(instance, Duration::from_secs(5)).await.map(drop);
     }
     let (s, es) = if pods == 1 { ("", "es") } else { ("s", "") };
-    println!("\ncontrol plane and agent have ended; {pods} pod{s} go{es} on");
-    println!(
+    say!("\ncontrol plane and agent have ended; {pods} pod{s} go{es} on");
+    say!(
         "`mote up` with the same --data-dir takes over again, `mote down --data-dir {}` ends the pods",
         instance.data.display()
     );
@@ -164,7 +164,7 @@ async fn begin(options: &Options, running: &Running, admin: &Client, instance: &
         let exe = std::env::current_exe().map_err(|e| format!("find our own executable: {e}"))?;
         tokio::task::spawn_blocking(move || demo::pack(&store, &exe)).await.map_err(|e| e.to_string())??;
         let addresses = demo::run(admin).await?;
-        println!(
+        say!(
             "\nThe demo is ready; open  {}\n(Ctrl-C removes it; data in {})",
             addresses.join("  or  "),
             instance.data.display()

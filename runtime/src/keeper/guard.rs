@@ -197,7 +197,7 @@ impl Pair {
             let folder = entry.path();
             if record::read_state(&folder).is_some_and(|r| r.pid == pid && r.start_time == born) {
                 if let Err(e) = record::write_status(&folder, status) {
-                    eprintln!("note end of {}: {e}", folder.display());
+                    complain!("note end of {}: {e}", folder.display());
                 }
                 return;
             }
@@ -237,7 +237,7 @@ impl Pair {
     }
 
     fn rest(&mut self, born: Instant, status: i32) {
-        eprintln!("keeper ended with status {status:#x}: starting another");
+        complain!("keeper ended with status {status:#x}: starting another");
         // Killed from without is not the worker's own fault, nor will it be the next one's.
         let killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
         self.pause = match born.elapsed() < SHORT_LIFE && !killed {
@@ -253,7 +253,7 @@ impl Pair {
     fn upgrade(&mut self) {
         let exe = match std::fs::read_to_string(self.dir.upgrade()) {
             Ok(text) => PathBuf::from(text),
-            Err(e) => return eprintln!("read {}: {e}", self.dir.upgrade().display()),
+            Err(e) => return complain!("read {}: {e}", self.dir.upgrade().display()),
         };
         // A binary that does not even start must not take the guard with it.
         let probe =
@@ -261,7 +261,7 @@ impl Pair {
         if let Some(said) =
             probe.as_ref().map_or_else(|e| Some(e.to_string()), |o| (!o.status.success()).then(|| o.status.to_string()))
         {
-            return eprintln!("upgrade to {}: {said}", exe.display());
+            return complain!("upgrade to {}: {said}", exe.display());
         }
         sys::keep_over_exec(self.listener.as_raw_fd());
         let inherited = format!("{},{}", self.listener.as_raw_fd(), self.kept.over_exec());
@@ -270,7 +270,7 @@ impl Pair {
             .arg(self.dir.path())
             .env(super::RESUME, inherited)
             .exec();
-        eprintln!("execute {}: {error}", exe.display());
+        complain!("execute {}: {error}", exe.display());
     }
 }
 

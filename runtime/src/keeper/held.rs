@@ -257,7 +257,7 @@ impl Held {
             !self.record.cgroup.is_empty() && cgroup::oom_kills(layout, &self.record.cgroup) > 0 && code != 0;
         let exit = Exit { code, signal, oom_killed, finished_at: now_ns(), note };
         if let Err(e) = record::write_exit(folder, &exit) {
-            eprintln!("write exit record of {}: {e}", self.record.id);
+            complain!("write exit record of {}: {e}", self.record.id);
         }
         self.phase = Phase::Exited(exit.clone());
         exit

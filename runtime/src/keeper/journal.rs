@@ -42,7 +42,7 @@ impl Journal {
         let length = journal.data.metadata()?.len();
         if length > 0 {
             if let Err(e) = journal.finish(length) {
-                eprintln!("finish log chunk of {length} bytes: {e}");
+                complain!("finish log chunk of {length} bytes: {e}");
             }
             journal.clear()?;
         }

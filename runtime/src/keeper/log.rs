@@ -65,7 +65,7 @@ impl LogFile {
                     let chunk = buffer.get(..count).unwrap_or_default();
                     let written = prepared.and_then(|()| format(chunk, stream, now_ns, |text| self.append(text)));
                     if let Err(e) = written.and_then(|()| journal.clear()) {
-                        eprintln!("write log {}: {e}", self.log.path.display());
+                        complain!("write log {}: {e}", self.log.path.display());
                         let _ = journal.clear();
                         self.file = None; // tried again at the next read: a full disk may have been emptied
                     }

@@ -155,7 +155,7 @@ pub fn main(dir: &Path) -> ExitCode {
     match resume.map_or_else(|| start(dir), |fds| resume_at(dir, &fds)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("keeper {}: {e}", dir.display());
+            complain!("keeper {}: {e}", dir.display());
             ExitCode::FAILURE
         }
     }

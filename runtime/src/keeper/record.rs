@@ -47,7 +47,7 @@ pub(crate) fn write_pid(dir: &Path) {
         std::fs::rename(&next, dir.join("keeper.pid"))
     };
     if let Err(e) = write() {
-        eprintln!("write keeper.pid: {e}");
+        complain!("write keeper.pid: {e}");
     }
 }
 

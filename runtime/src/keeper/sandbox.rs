@@ -96,7 +96,7 @@ impl Drop for Away {
         for (file, flag) in &self.0 {
             if let Err(e) = setns(file, *flag) {
                 // Nobody may go on in a pod's network. The guard, who has not moved, makes another worker, and nothing is lost.
-                eprintln!("leave the namespaces of a sandbox: {e}");
+                complain!("leave the namespaces of a sandbox: {e}");
                 sys::exit_now(1)
             }
         }
@@ -221,7 +221,7 @@ pub(crate) fn remove(dir: &RunDir, id: &str) {
     if let Err(e) = nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &folder, nix::unistd::UnlinkatFlags::RemoveDir)
         && e != Errno::ENOENT
     {
-        eprintln!("remove sandbox {}: {e}", folder.display());
+        complain!("remove sandbox {}: {e}", folder.display());
     }
 }
 

@@ -365,7 +365,7 @@ impl Server {
         };
         let Removal { held, answers, keep, .. } = removal;
         if let Err(failure) = &outcome {
-            eprintln!("remove container {}: {}", held.record.id, failure.message);
+            complain!("remove container {}: {}", held.record.id, failure.message);
             if keep {
                 self.held.insert(held.record.id.clone(), held);
             }
