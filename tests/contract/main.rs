@@ -56,7 +56,7 @@ impl Bundle {
             std::fs::create_dir_all(dir.path().join("rootfs").join(folder)).unwrap();
         }
         copy_executable(Path::new("/bin/busybox"), &bin.join("busybox")); // Debian's busybox-static
-        let applets = "sh true false sleep cat echo ls id mount umount hostname ps env dd touch mkdir grep wc readlink stat ip kill trap tty stty nproc cut ionice date head tr tail";
+        let applets = "sh true false sleep cat echo ls rm id mount umount hostname ps env dd touch mkdir grep wc readlink stat ip kill trap tty stty nproc cut ionice date head tr tail";
         for applet in applets.split(' ') {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }

@@ -229,6 +229,24 @@ fn an_ordinary_user_runs_a_container() {
     let (code, out, err) = call(&["run", &bundle.id]);
     let words: Vec<&str> = out.split_whitespace().collect();
     assert_eq!((code, words.as_slice()), (Some(4), &["0", "0", "65534", "1"][..]), "{err}");
+    // Layers of the user's own: what is deleted stays deleted, by marks that an ordinary user may set.
+    for folder in ["lower", "lower/old", "upper", "work", "rootfs/merged"] {
+        std::fs::create_dir(place.join(folder)).unwrap();
+        own(&place.join(folder));
+    }
+    std::fs::write(place.join("lower/old/file"), "below").unwrap();
+    own(&place.join("lower/old/file"));
+    let mut layered = config.clone();
+    let of = |name: &str| format!("{name}dir={}", place.join(name).display());
+    let options = [of("lower"), of("upper"), of("work"), "userxattr".to_owned()];
+    let merged = json!({"destination": "/merged", "type": "overlay", "source": "overlay", "options": options});
+    layered["mounts"].as_array_mut().unwrap().push(merged);
+    let script =
+        "cat /merged/old/file; rm -r /merged/old; mkdir /merged/old; echo new > /merged/old/other; ls /merged/old";
+    layered["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    std::fs::write(&path, layered.to_string()).unwrap();
+    let (code, out, err) = call(&["run", &bundle.id]);
+    assert_eq!((code, out.as_str()), (Some(0), "belowother\n"), "{err}");
     config["process"]["args"] = json!(["/bin/sleep", "1000"]);
     std::fs::write(&path, config.to_string()).unwrap();
     assert_eq!(call(&["create", &bundle.id]).0, Some(0));
