@@ -211,4 +211,30 @@ fn pages_and_watches() {
     assert_eq!(events, [("MODIFIED".into(), "m1".into()), ("DELETED".into(), "m2".into())]);
     let bad = curl.want(400, "GET", &format!("{maps}?watch=true&resourceVersion=abc"), &[], "");
     assert_eq!(bad.json()["kind"], "Status");
+    // What a list may be as old as: exactly that, no older, or anything.
+    let then = revision.as_str().unwrap();
+    let names = |query: &str| -> Vec<String> {
+        let list = curl.want(200, "GET", &format!("{maps}?{query}"), &[], "").json();
+        let of = |o: &Value| o["metadata"]["name"].as_str().unwrap().to_owned();
+        list["items"].as_array().unwrap().iter().map(of).filter(|name| name.starts_with('m')).collect()
+    };
+    let (before, now) = (["m0", "m1", "m2", "m3", "m4"], ["m0", "m1", "m3", "m4"]);
+    assert_eq!(names(&format!("resourceVersion={then}&resourceVersionMatch=Exact")), before);
+    assert_eq!(names(&format!("resourceVersion={then}&limit=9")), before);
+    for query in ["", "resourceVersion=0", "resourceVersion=0&limit=9"] {
+        assert_eq!(names(query), now, "{query}");
+    }
+    assert_eq!(names(&format!("resourceVersion={then}")), now);
+    assert_eq!(names(&format!("resourceVersion={then}&resourceVersionMatch=NotOlderThan")), now);
+    let future = "resourceVersion=999999999";
+    for path in [
+        format!("{maps}?{future}"),
+        format!("{maps}?{future}&limit=9"),
+        format!("{maps}?{future}&resourceVersionMatch=Exact"),
+        format!("{maps}?{future}&resourceVersionMatch=NotOlderThan"),
+        format!("{maps}/m0?{future}"),
+    ] {
+        let refused = curl.want(504, "GET", &path, &[], "").json();
+        assert_eq!(refused["details"]["causes"][0]["reason"], "ResourceVersionTooLarge", "{path}: {refused}");
+    }
 }

@@ -138,6 +138,13 @@ impl Status {
     pub fn timeout(message: impl Into<String>) -> Status {
         Self::new(504, "Timeout", format!("Timeout: {}", message.into()))
     }
+    /// Somebody asks for what is not known to have happened. By the cause clients know to ask for the newest instead.
+    pub fn too_large_version(asked: u64, newest: u64) -> Status {
+        let mut status = Self::timeout(format!("Too large resource version: {asked}, current: {newest}"));
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        status.details = json!({"causes": [cause], "retryAfterSeconds": 1});
+        status
+    }
     /// Whether the server said no such object.
     pub fn is_not_found(&self) -> bool {
         self.code == 404

@@ -56,6 +56,14 @@ impl Api {
         let found = self.store.get(&object::key(kind, ns, name), None).await?;
         found.ok_or_else(|| Status::not_found(kind, name))
     }
+    /// Refused when nothing so new is known.
+    pub(crate) async fn reaches(&self, revision: Revision) -> Result<(), Status> {
+        if revision > self.store.revision() {
+            self.store.reach(revision).await;
+        }
+        let newest = self.store.revision();
+        if revision > newest { Err(Status::too_large_version(revision.0, newest.0)) } else { Ok(()) }
+    }
     /// A page; `ns` "" for all.
     pub(crate) async fn list(&self, kind: &Kind, ns: &str, query: &ListQuery) -> Result<Listed, Status> {
         let unsupported = query.filter.fields.unsupported(kind);
@@ -65,17 +73,7 @@ impl Api {
                 kind.api_version()
             )));
         }
-        if let Some(at) = query.at {
-            self.store.reach(at).await;
-        }
-        if query.at.is_some_and(|at| at > self.store.revision()) {
-            let message = format!(
-                "Too large resource version: {}, current: {}",
-                query.at.map_or(0, |r| r.0),
-                self.store.revision()
-            );
-            return Err(Status::timeout(message));
-        }
+        self.reaches(query.at.unwrap_or(query.since)).await?;
         let prefix = object::prefix(kind, ns);
         let all = query.filter.is_everything();
         let mut out = Listed { entries: Vec::new(), revision: Revision(0), token: None, remaining: None };

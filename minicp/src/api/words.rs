@@ -37,28 +37,32 @@ pub(crate) struct ListQuery {
     pub filter: Filter,
     /// 0: all
     pub limit: usize,
+    /// As it was by this revision.
     pub at: Option<Revision>,
+    /// No older than this: another server, or a store that was restored, may not be there yet.
+    pub since: Revision,
     /// Start after this key.
     pub after: String,
 }
 
 impl ListQuery {
     pub(crate) fn all() -> ListQuery {
-        ListQuery { filter: Filter::everything(), limit: 0, at: None, after: String::new() }
+        ListQuery { filter: Filter::everything(), limit: 0, at: None, since: Revision(0), after: String::new() }
     }
     pub(crate) fn parse(query: &Query) -> Result<ListQuery, Status> {
         let limit = usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
-        let mut list = ListQuery { filter: Filter::parse(query)?, limit, at: None, after: String::new() };
-        let version = query.number("resourceVersion")?;
+        let mut list = ListQuery { filter: Filter::parse(query)?, limit, ..ListQuery::all() };
+        let version = query.number("resourceVersion")?.filter(|version| *version > 0);
         match (query.get("continue"), query.get("resourceVersionMatch")) {
             ("", "Exact") => match version {
-                None | Some(0) => {
+                None => {
                     return Err(Status::bad_request("resourceVersionMatch Exact needs a resourceVersion"));
                 }
                 Some(v) => list.at = Some(Revision(v)),
             },
-            // Not older than: the newest always is.
-            ("", _) => {}
+            // So upstream has it: the first page of a list by pages is the first of that very state.
+            ("", "") if limit > 0 => list.at = version.map(Revision),
+            ("", _) => list.since = Revision(version.unwrap_or(0)),
             (token, _) => {
                 let bad = || Status::bad_request("continue key is not valid");
                 let token = URL_SAFE_NO_PAD.decode(token.get(..TOKEN_BYTES_MAX.min(token.len())).ok_or_else(bad)?);

@@ -16,6 +16,7 @@ use crate::api::object;
 use crate::api::request::{Target, Verb, WriteOptions};
 use crate::api::words::{DeleteOptions, ListQuery, PatchType, Place, Written};
 use crate::auth::review;
+use crate::store::Revision;
 
 /// Kinds whose delete answers with the object even when it is gone at once (upstream's `ReturnDeletedObject`); all others say Success. Clients that parse
 /// answers by the published schema need it so.
@@ -59,6 +60,7 @@ async fn answer_to(app: &Rc<App>, asked: &Asked, target: &Target, body: Incoming
         (Verb::Get, "scale") => Ok(answer::value(200, &app.api.get_scale(kind, &target.ns, &target.name).await?)),
         (Verb::Get, _) => {
             let form = Form::of(&asked.headers, &asked.query)?;
+            app.api.reaches(Revision(asked.query.number("resourceVersion")?.unwrap_or(0))).await?;
             let entry = app.api.entry(kind, &target.ns, &target.name).await?;
             let mut out = Vec::with_capacity(entry.value.len() + 128);
             form.write(&mut out, kind, &entry, app.api.now());

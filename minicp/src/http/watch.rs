@@ -60,7 +60,8 @@ pub(crate) async fn answer(app: &Rc<App>, asked: &Asked, target: &Target) -> Res
         // From now: what there is comes first, unless that is expressly not wanted.
         _ if asked.query.has("sendInitialEvents") && !send_initial => (Vec::new(), app.api.store.revision()),
         _ => {
-            let all = ListQuery { filter: query.filter.clone(), limit: 0, at: None, after: String::new() };
+            let all =
+                ListQuery { filter: query.filter.clone(), since: Revision(version.unwrap_or(0)), ..ListQuery::all() };
             let listed = app.api.list(&target.kind, &target.ns, &all).await?;
             (listed.entries, listed.revision)
         }
