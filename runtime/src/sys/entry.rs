@@ -4,6 +4,18 @@
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
+/// The `main` of an executable without Rust's (`#![no_main]`): `$program` gets the words behind its own name and returns the exit code.
+#[macro_export]
+macro_rules! entry {
+    ($program:path) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn main(count: ::std::ffi::c_int, words: *const *const ::std::ffi::c_char) -> ::std::ffi::c_int {
+            // SAFETY: the C library's start calls this, once, and gives what it says.
+            unsafe { $crate::enter(count, words, $program) }
+        }
+    };
+}
+
 /// Runs `program` with the words behind its own name, and ends with its code. Does what Rust's start would: the first three descriptors are
 /// open, so that no file of ours gets their numbers, and a write to a closed pipe fails.
 ///
