@@ -24,19 +24,6 @@ const RATE: u64 = 700_000;
 /// What is on its way when a pull is broken off: in the sockets and in the buffers before the spool.
 const ON_THE_WAY: u64 = 600_000;
 
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut out = Vec::with_capacity(bytes + 8);
-    while out.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(bytes);
-    out
-}
-
 fn pull(data: &Path, name: &Reference) -> Child {
     let mut command = Command::new(mote());
     command.args(["image", "pull", "--data-dir"]).arg(data).arg(name.to_string());
@@ -61,7 +48,7 @@ fn an_interrupted_pull_ends_soon_and_the_next_goes_on_where_it_was() {
     let layers = LAYER_BYTES.iter().zip(1..).map(|(bytes, seed)| {
         let dir = tmp.path().join(format!("layer-{seed}"));
         std::fs::create_dir(&dir).expect("folder");
-        std::fs::write(dir.join(format!("noise-{seed}")), noise(seed, *bytes)).expect("file");
+        std::fs::write(dir.join(format!("noise-{seed}")), scripted::noise(seed, *bytes)).expect("file");
         PackLayer::Dir(dir)
     });
     let config = ImageConfig { cmd: vec!["x".to_owned()], ..ImageConfig::default() };
