@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use super::codec::Decoder;
 use super::hashing::{Hashing, TooLong};
@@ -18,6 +18,8 @@ type Filled = (Vec<u8>, usize);
 pub struct Supply {
     full: SyncSender<io::Result<Filled>>,
     empty: Receiver<Vec<u8>>,
+    /// Buffers that are under way.
+    made: usize,
 }
 
 /// Half way: what comes by is hashed.
@@ -42,10 +44,7 @@ pub struct Ahead {
 pub fn line(total_max: u64) -> (Supply, Ahead) {
     let (full_in, full_out) = sync_channel(AHEAD_BUFFERS);
     let (empty_in, empty_out) = sync_channel(AHEAD_BUFFERS);
-    for _ in 0..AHEAD_BUFFERS {
-        let _ = empty_in.send(vec![0; STAGE_BUFFER_BYTES]); // the other end is here, and there is room for all
-    }
-    let supply = Supply { full: full_in, empty: empty_out };
+    let supply = Supply { full: full_in, empty: empty_out, made: 0 };
     let (buffer, start, end) = (Vec::new(), 0, 0);
     let ahead = Ahead { full: full_out, empty: empty_in, buffer, start, end, total: 0, total_max, broken: false };
     (supply, ahead)
@@ -70,9 +69,9 @@ impl Tally {
 impl Supply {
     /// Inflates to the end, to the first error, or until nobody wants more; then what lies behind the compressed stream is read too, since
     /// it belongs to the layer's digest. `taken` is the count of compressed bytes. The reader below, and how that last part ended.
-    pub fn run<R: Read>(self, mut decoder: Decoder<Hashing<R>>, taken: &AtomicU64) -> (Hashing<R>, io::Result<()>) {
+    pub fn run<R: Read>(mut self, mut decoder: Decoder<Hashing<R>>, taken: &AtomicU64) -> (Hashing<R>, io::Result<()>) {
         let mut is_whole = false;
-        while let Ok(mut buffer) = self.empty.recv() {
+        while let Some(mut buffer) = self.buffer() {
             let filled = fill(&mut decoder, &mut buffer);
             taken.store(decoder.get_ref().total(), Ordering::Relaxed);
             is_whole = matches!(filled, Ok(0));
@@ -84,6 +83,18 @@ impl Supply {
         let mut source = decoder.into_inner();
         let done = if is_whole { source.drain() } else { Ok(()) };
         (source, done)
+    }
+
+    /// One that came back, else a new one as long as there may be more; `None` when the other end is gone.
+    fn buffer(&mut self) -> Option<Vec<u8>> {
+        match self.empty.try_recv() {
+            Err(TryRecvError::Empty) if self.made < AHEAD_BUFFERS => {
+                self.made += 1;
+                Some(vec![0; STAGE_BUFFER_BYTES])
+            }
+            Err(TryRecvError::Empty) => self.empty.recv().ok(),
+            done => done.ok(),
+        }
     }
 }
 
