@@ -214,11 +214,11 @@ impl Tree {
         }
     }
 
-    /// A new file, not yet with its attributes.
-    pub fn make_file(&mut self, path: &Inner) -> io::Result<File> {
+    /// A new file, with its mode as far as the umask lets it through (no set-id bits: they wait for the owner) and no other attribute yet.
+    pub fn make_file(&mut self, path: &Inner, attributes: &Attributes) -> io::Result<File> {
         let (parent, name) = path.split();
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(File::from(openat(&*self.folder(&parent)?, name, flags, Mode::from_bits_truncate(0o600))?))
+        Ok(File::from(openat(&*self.folder(&parent)?, name, flags, Mode::from_bits_truncate(attributes.mode & 0o777))?))
     }
 
     /// Ends a file: owner first (it clears set-id bits and capabilities), then mode, attributes, time.
@@ -268,9 +268,10 @@ impl Tree {
             Err(Errno::EMLINK | Errno::EXDEV) => {
                 let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
                 let mut source = File::from(openat(&*source, from_name, flags, Mode::empty())?);
-                let mut copy = self.make_file(path)?;
+                let attributes = attributes(source.as_fd())?;
+                let mut copy = self.make_file(path, &attributes)?;
                 io::copy(&mut source, &mut copy)?;
-                self.finish_file(copy, &attributes(source.as_fd())?)
+                self.finish_file(copy, &attributes)
             }
             done => Ok(done?),
         }
@@ -338,9 +339,16 @@ pub fn remove_folder(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
 }
 
+/// Most things are made as they are wanted already (a look is cheap, a change goes to the journal).
 fn apply(fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
-    fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
-    fchmod(fd, Mode::from_bits_truncate(attributes.mode))?;
+    let made = nix::sys::stat::fstat(fd)?;
+    let is_owned = (made.st_uid, made.st_gid) == (attributes.uid, attributes.gid);
+    if !is_owned {
+        fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
+    }
+    if !is_owned || made.st_mode & 0o7777 != attributes.mode & 0o7777 {
+        fchmod(fd, Mode::from_bits_truncate(attributes.mode))?;
+    }
     for (name, value) in &attributes.xattrs {
         let name = CString::new(name.as_slice())?;
         tolerate(&name, sys::fsetxattr(fd, &name, value))?;

@@ -212,7 +212,7 @@ impl Job<'_> {
                 format!("entry {:?}: more than {LAYER_TAR_BYTES_MAX} bytes of files", path.text()),
             ));
         }
-        let mut file = self.tree.make_file(path).map_err(|e| self.entry_error(path, e))?;
+        let mut file = self.tree.make_file(path, attributes).map_err(|e| self.entry_error(path, e))?;
         let whole = [(0, member.size)];
         let runs = member.runs.as_deref().unwrap_or(&whole);
         let mut crc = crc32fast::Hasher::new();
