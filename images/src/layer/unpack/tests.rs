@@ -116,6 +116,24 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// What a folder's own set-gid bit gives a new file, and what the umask takes from it, is not what the archive says.
+#[test]
+fn owner_and_mode_are_the_archives() {
+    let shared = Tar::default().pax(&[("gid", b"50")]).entry(b'5', "shared", "", 0o2777, b"");
+    let out = run(&[0o644, 0o666, 0o777, 0o4711, 0o1600, 0]
+        .iter()
+        .fold(shared, |tar, mode| tar.entry(b'0', &format!("shared/{mode:o}"), "", *mode, b"x"))
+        .end());
+    assert!(out.done.is_ok());
+    assert_eq!(out.fs("shared").metadata().unwrap().gid(), 50);
+    for entry in std::fs::read_dir(out.fs("shared")).unwrap() {
+        let entry = entry.unwrap();
+        let meta = entry.metadata().unwrap();
+        let want = (0, 0, u32::from_str_radix(entry.file_name().to_str().unwrap(), 8).unwrap());
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), want);
+    }
+}
+
 #[test]
 fn both_digests_cover_every_byte_however_compressed() {
     let plain = [Tar::default().file("a", b"x").end(), b"behind the end".to_vec()].concat();
