@@ -243,5 +243,5 @@ pub(crate) fn timestamp_now() -> String {
 
 /// Wait status -> what a shell would say.
 pub(crate) fn exit_code(status: i32) -> i32 {
-    held::decode_status(status).0
+    protocol::Exit::of(status).code
 }
