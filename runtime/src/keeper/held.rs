@@ -5,7 +5,7 @@ use super::exec::Place;
 use super::exits::Exits;
 use super::journal::Journal;
 use super::kept::Kept;
-use super::log::CHUNK_BYTES;
+use super::line::CHUNK_BYTES;
 use super::protocol::{Exit, Failure, FailureKind, Listed, Started, State};
 use super::record::{self, Record, now_ns};
 use super::rundir::RunDir;

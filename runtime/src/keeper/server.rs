@@ -9,7 +9,7 @@ use super::exits::Exits;
 use super::held::{Held, Phase};
 use super::journal::Journal;
 use super::kept::{Guard, Kept, UNCLAIMED};
-use super::log::CHUNK_BYTES;
+use super::line::CHUNK_BYTES;
 use super::protocol::{Asked, Event, Exit, Failure, FailureKind, Reply, decode, first_frame};
 use super::removal::Removal;
 use super::rundir::RunDir;
