@@ -5,7 +5,7 @@ use super::report::{self, Fault, at, errno, plain};
 use super::{Launched, Parent, clone_flag, pipe, run_child, userns};
 use crate::cgroup;
 use crate::container::extras::Extras;
-use crate::container::{Container, Namespace, NamespaceKind, Rlimit};
+use crate::container::{Namespace, NamespaceKind, Rlimit};
 use crate::sys::{self, Cloned};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -234,11 +234,6 @@ fn time_namespace(extras: &Extras) -> Result<(), Fault> {
 pub(super) fn differs(target: i32, kind: &str) -> bool {
     let read = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
     read(&target.to_string()).is_some_and(|theirs| read("self") != Some(theirs))
-}
-
-/// Whether `container` runs in a user namespace that is not the starter's.
-pub(super) fn other_user(container: &Container) -> bool {
-    container.namespaces.iter().any(|n| n.kind == NamespaceKind::User)
 }
 
 #[cfg(test)]

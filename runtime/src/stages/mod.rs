@@ -159,6 +159,7 @@ impl Child<'_> {
     fn warn(&mut self, text: &str) {
         report::write_record(&mut self.report, report::WARNING, text.as_bytes());
     }
+    /// Whether it runs in a namespace of this kind apart from the starter's, made or joined.
     fn has(&self, kind: NamespaceKind) -> bool {
         self.container.namespaces.iter().any(|n| n.kind == kind)
     }
@@ -411,7 +412,7 @@ fn open_stdio(child: &mut Child<'_>) -> Result<(), Fault> {
 fn join_namespaces(child: &mut Child<'_>) -> Result<(), Fault> {
     // All opened before the first is joined: a mount namespace would take the paths away. With a user namespace, the process in between
     // has joined the others.
-    let between = birth::other_user(child.container);
+    let between = child.has(NamespaceKind::User);
     let mut joins = Vec::new();
     for namespace in &child.container.namespaces {
         let here = if between { namespace.kind == NamespaceKind::Mount } else { namespace.kind != NamespaceKind::Pid };
