@@ -2,7 +2,7 @@
 
 use super::birth::{self, Between, PidNamespace};
 use super::report::{Fault, at, errno, plain};
-use super::{Child, Launch, Launched, fail, group, pipe, program, scheduling, session, terminal, userns};
+use super::{Child, Launch, Launched, fail, group, pipe, program, scheduling, session, stdio, terminal, userns};
 use crate::cgroup::{self, Layout};
 use crate::container::extras::Extras;
 use crate::container::{Cgroup, Container, Process};
@@ -92,7 +92,7 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
     type Step<'s> = (&'static str, &'s dyn Fn(&mut Child<'_>) -> Result<(), Fault>);
     let affinity = &enter.extras.process.cpu_affinity;
     let steps: [Step<'_>; 14] = [
-        ("stdio", &|_| out_of_reach().and_then(|()| connect(enter))),
+        ("stdio", &|_| out_of_reach().and_then(|()| enter.stdio.map_or(Ok(()), stdio::wire))),
         ("session", &session),
         ("seccomp listener", &program::connect_listener),
         ("cpu affinity", &|_| scheduling::affinity(affinity.0.as_ref())),
@@ -116,14 +116,6 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
         Err(fault) => fail(&mut child.report, &fault, "exec"),
         Ok(()) => sys::exit_now(1),
     }
-}
-
-fn connect(enter: &Enter<'_>) -> Result<(), Fault> {
-    let Some([stdin, stdout, stderr]) = enter.stdio else { return Ok(()) };
-    nix::unistd::dup2_stdin(stdin)
-        .and_then(|()| nix::unistd::dup2_stdout(stdout))
-        .and_then(|()| nix::unistd::dup2_stderr(stderr))
-        .map_err(at("connect", "stdio"))
 }
 
 /// We are among the container's processes now, and not yet its program: by /proc/PID/exe one of them could get hold of the runtime's file
