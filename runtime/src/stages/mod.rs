@@ -9,6 +9,7 @@ mod enter;
 mod group;
 pub(crate) mod hooks;
 mod mounts;
+mod namespaces;
 pub(crate) mod netdev;
 mod options;
 mod program;
@@ -34,7 +35,6 @@ use crate::container::{Container, NamespaceKind, Rootfs, valid_id};
 use crate::failure::{Failure, FailureKind};
 use crate::sys;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use report::{Fault, at, errno, plain};
 use std::fs::File;
@@ -166,7 +166,7 @@ const CHILD: [ChildStage; 25] = [
     ("stdio", stdio::connect),
     ("mounts", mounts::sources),
     ("scheduling", scheduling::before),
-    ("namespaces", join_namespaces),
+    ("namespaces", namespaces::join),
     ("oom", oom_score),
     ("user namespace", userns::become_root),
     ("hostname", hostname),
@@ -238,19 +238,6 @@ fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
         parent.trees.push((*place, userns::mapped_tree(&mount.source, maps, extras)?));
     }
     Ok(())
-}
-
-fn clone_flag(kind: NamespaceKind) -> CloneFlags {
-    match kind {
-        NamespaceKind::Mount => CloneFlags::CLONE_NEWNS,
-        NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,
-        NamespaceKind::Network => CloneFlags::CLONE_NEWNET,
-        NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
-        NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
-        NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-        NamespaceKind::User => CloneFlags::CLONE_NEWUSER,
-        NamespaceKind::Time => CloneFlags::from_bits_retain(sys::CLONE_NEWTIME as i32),
-    }
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
@@ -326,25 +313,6 @@ fn session(child: &mut Child<'_>) -> Result<(), Fault> {
     nix::sys::stat::umask(Mode::empty());
     // EPERM = already a leader (mote-oci run in the foreground keeps the terminal's session otherwise).
     let _ = nix::unistd::setsid();
-    Ok(())
-}
-
-fn join_namespaces(child: &mut Child<'_>) -> Result<(), Fault> {
-    // All opened before the first is joined: a mount namespace would take the paths away. With a user namespace, the process in between
-    // has joined the others.
-    let between = child.has(NamespaceKind::User);
-    let mut joins = Vec::new();
-    for namespace in &child.container.namespaces {
-        let here = if between { namespace.kind == NamespaceKind::Mount } else { namespace.kind != NamespaceKind::Pid };
-        if let (Some(path), true) = (&namespace.path, here) {
-            let file = File::open(path).map_err(|e| at("open", path.display())(errno(&e)))?;
-            joins.push((file, namespace.kind, path));
-        }
-    }
-    joins.sort_by_key(|(_, kind, _)| *kind == NamespaceKind::Mount);
-    for (file, kind, path) in joins {
-        setns(&file, clone_flag(kind)).map_err(at("join namespace", path.display()))?;
-    }
     Ok(())
 }
 
