@@ -12,6 +12,7 @@ mod mounts;
 mod namespaces;
 pub(crate) mod netdev;
 mod options;
+mod overlay;
 mod program;
 pub(crate) mod report;
 pub(crate) mod rooted;

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// Deepest destination that is made.
 const DEPTH_MAX: usize = 128;
@@ -27,6 +28,11 @@ pub(crate) fn open(root: impl AsFd, path: &str, flags: OFlag) -> Result<OwnedFd,
         }
     }
     result
+}
+
+/// Opens a folder by its path outside, which is the host's and leads where it says.
+pub(super) fn open_outside(path: &Path) -> Result<OwnedFd, Errno> {
+    nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// For mount(2), which takes paths only: the name of an open descriptor in the host's /proc.

@@ -2,24 +2,19 @@
 
 use super::Child;
 use super::options;
+use super::overlay::Overlay;
 use super::report::{Fault, at, errno, plain};
 use super::rooted;
 use crate::container::{NamespaceKind, Rootfs};
 use crate::sys;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 const NONE: Option<&str> = None;
-/// mount(2) takes one page of options.
-const MOUNT_DATA_BYTES_MAX: usize = 4095;
-/// fsconfig(2) takes strings of 255 bytes.
-const FSCONFIG_BYTES_MAX: usize = 255;
 
 /// Nothing we mount may reach the host; what the host mounts later may reach us only where a slave mount is asked for.
 pub(super) fn propagation(child: &mut Child<'_>) -> Result<(), Fault> {
@@ -60,15 +55,13 @@ fn mount_point(mountinfo: &str, number: &str) -> Option<PathBuf> {
     Some(OsStr::from_bytes(&path).into())
 }
 
-fn open_path(path: &Path) -> Result<OwnedFd, Fault> {
-    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(at("open rootfs", path.display()))
-}
-
 /// Opened while the starter's user is ours: the way to it may be closed to the container's.
 pub(super) fn source(child: &mut Child<'_>) -> Result<(), Fault> {
     match &child.container.rootfs {
-        Rootfs::Path(path) if path != Path::new("/") => child.root_source = Some(open_path(path)?),
+        Rootfs::Path(path) if path != Path::new("/") => {
+            let opened = rooted::open_outside(path).map_err(at("open rootfs", path.display()))?;
+            child.root_source = Some(opened);
+        }
         _ => {}
     }
     Ok(())
@@ -82,7 +75,7 @@ pub(super) fn root(child: &mut Child<'_>) -> Result<(), Fault> {
         Rootfs::Path(path) => {
             let below = child.root_source.take().ok_or_else(|| plain("rootfs: not opened"))?;
             keep_to_ourselves(child, &below)?;
-            let top = self::bind_root(&below, path).map_err(at("bind rootfs", path.display()))?;
+            let top = bind_root(&below, path).map_err(at("bind rootfs", path.display()))?;
             // A shared mount cannot be pivoted to, and ours shall not spread.
             mount(NONE, rooted::name(&top).as_str(), NONE, MsFlags::MS_PRIVATE, NONE)
                 .map_err(at("make private", path.display()))?;
@@ -107,109 +100,10 @@ fn bind_root(below: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
         }
         Err(Errno::ENOSYS) => {
             mount(Some(path), path, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)?;
-            open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            rooted::open_outside(path)
         }
         Err(e) => Err(e),
     }
-}
-
-struct Overlay<'a> {
-    lower: &'a [PathBuf],
-    upper: &'a Path,
-    work: &'a Path,
-    volatile: bool,
-}
-
-impl Overlay<'_> {
-    fn mount(&self, target: &Path) -> Result<OwnedFd, Fault> {
-        match self.mount_by_fd(target) {
-            Ok(root) => return Ok(root),
-            // No lowerdir+ (before 6.5), no new mount API (before 5.2, emulators), or a long path.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENAMETOOLONG | Errno::EOPNOTSUPP) => {}
-            Err(e) => return Err(self.explain(e)),
-        }
-        self.mount_by_text(target)?;
-        open_path(target)
-    }
-
-    fn explain(&self, e: Errno) -> Fault {
-        let missing = self.lower.iter().map(PathBuf::as_path).chain([self.upper, self.work]).find(|p| !p.is_dir());
-        match missing {
-            Some(path) => at("mount overlay: layer", path.display())(Errno::ENOENT),
-            None => at("mount overlay on", self.upper.display())(e),
-        }
-    }
-
-    fn mount_by_fd(&self, target: &Path) -> Result<OwnedFd, Errno> {
-        let text = |p: &Path| match p.as_os_str().as_bytes() {
-            bytes if bytes.len() > FSCONFIG_BYTES_MAX => Err(Errno::ENAMETOOLONG),
-            bytes => CString::new(bytes).map_err(|_| Errno::EINVAL),
-        };
-        let mut settings: Vec<(&CStr, CString)> = vec![(c"source", c"overlay".to_owned())];
-        for layer in self.lower {
-            settings.push((c"lowerdir+", text(layer)?));
-        }
-        settings.push((c"upperdir", text(self.upper)?));
-        settings.push((c"workdir", text(self.work)?));
-        let mut tree = Err(Errno::EINVAL);
-        if self.volatile {
-            // `volatile` is a flag, which this call cannot set: mount(2) does.
-            return tree;
-        }
-        tree = sys::new_mount(c"overlay", &settings);
-        let tree = tree?;
-        let place = open(target, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        sys::attach_mount(tree.as_fd(), place.as_fd())?;
-        Ok(tree)
-    }
-
-    /// All layers in one page of text; from inside their common parent when the full paths do not fit.
-    fn mount_by_text(&self, target: &Path) -> Result<(), Fault> {
-        let full = self.text(Path::new(""));
-        if full.len() <= MOUNT_DATA_BYTES_MAX {
-            return mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(full.as_bytes()))
-                .map_err(|e| self.explain(e));
-        }
-        let parent = common_parent(self.lower);
-        let short = self.text(&parent);
-        if short.len() > MOUNT_DATA_BYTES_MAX {
-            return Err(plain(format!(
-                "mount overlay: {} layers do not fit one page of options on this kernel",
-                self.lower.len()
-            )));
-        }
-        std::env::set_current_dir(&parent).map_err(|e| at("enter", parent.display())(errno(&e)))?;
-        mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(short.as_bytes()))
-            .map_err(|e| self.explain(e))
-    }
-
-    fn text(&self, parent: &Path) -> String {
-        let lower: Vec<String> = self.lower.iter().map(|p| escape(p.strip_prefix(parent).unwrap_or(p), true)).collect();
-        let volatile = if self.volatile { ",volatile" } else { "" };
-        format!(
-            "lowerdir={},upperdir={},workdir={}{volatile}",
-            lower.join(":"),
-            escape(self.upper, false),
-            escape(self.work, false)
-        )
-    }
-}
-
-fn escape(path: &Path, colon: bool) -> String {
-    let mut text = String::new();
-    for c in path.to_string_lossy().chars() {
-        if c == '\\' || c == ',' || (colon && c == ':') {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text
-}
-
-fn common_parent(paths: &[PathBuf]) -> PathBuf {
-    let mut common = paths.first().and_then(|p| p.parent()).unwrap_or(Path::new("/")).to_owned();
-    while !paths.iter().all(|p| p.starts_with(&common)) && common.pop() {}
-    common
 }
 
 pub(super) fn pivot(child: &mut Child<'_>) -> Result<(), Fault> {
@@ -219,8 +113,7 @@ pub(super) fn pivot(child: &mut Child<'_>) -> Result<(), Fault> {
         nix::unistd::chroot(".").map_err(at("chroot to", "rootfs"))?;
         return Ok(());
     }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let old = open("/", flags, Mode::empty()).map_err(at("open", "old root"))?;
+    let old = rooted::open_outside(Path::new("/")).map_err(at("open", "old root"))?;
     let pivoted = if child.extras.no_pivot { Err(Errno::EINVAL) } else { nix::unistd::pivot_root(".", ".") };
     match pivoted {
         Ok(()) => {
@@ -258,19 +151,5 @@ mod tests {
         assert_eq!(mount_point(text, "22"), Some("/".into()));
         assert_eq!(mount_point(text, "23"), Some("/a b\\c".into()));
         assert_eq!((mount_point(text, "24"), mount_point(text, "2"), mount_point(text, "")), (None, None, None));
-    }
-
-    #[test]
-    fn overlay_options() {
-        let lower = [PathBuf::from("/s/l/a:b"), PathBuf::from("/s/l/c,d"), PathBuf::from("/s/l/e")];
-        let overlay = Overlay { lower: &lower, upper: Path::new("/u:1"), work: Path::new("/w"), volatile: true };
-        assert_eq!(
-            overlay.text(Path::new("")),
-            "lowerdir=/s/l/a\\:b:/s/l/c\\,d:/s/l/e,upperdir=/u:1,workdir=/w,volatile"
-        );
-        assert_eq!(common_parent(&lower), Path::new("/s/l"));
-        assert_eq!(common_parent(&["/a/b".into(), "/c".into()]), Path::new("/"));
-        let overlay = Overlay { volatile: false, ..overlay };
-        assert!(overlay.text(Path::new("/s/l")).starts_with("lowerdir=a\\:b:c"));
     }
 }
