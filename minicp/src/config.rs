@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::http::CONNECTIONS_MAX;
 use crate::leader::Times;
 use crate::store::etcd::EtcdConfig;
 use crate::store::snapshot::schedule::Schedule;
+
+/// [`Config::connections_max`], unless the operator says otherwise.
+pub const CONNECTIONS_MAX: usize = 2048;
 
 /// An IPv4 network, host bits zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
