@@ -4,7 +4,7 @@
 //! FIFOs meanwhile, as it would for a terminal; a client that takes nothing for [`STALL_MAX`] is dropped. The guard holds copies of the pipes, so that a
 //! worker's death ends no conversation. The log is exact; of the copy, what waited here is lost with a killed worker.
 
-use super::log::{CHUNK_BYTES, Stream};
+use super::line::{CHUNK_BYTES, Stream};
 use nix::poll::PollFlags;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};

@@ -1,8 +1,7 @@
 //! A process inside a running container on behalf of a client: probes and hooks, whose output the keeper holds, and sessions, which talk
 //! to the client on descriptors of its own.
 
-use super::held::decode_status;
-use super::protocol::{EXEC_OUTPUT_BYTES_MAX, Exec, ExecResult, Failure, FailureKind, Reply, Session};
+use super::protocol::{EXEC_OUTPUT_BYTES_MAX, Exec, ExecResult, Exit, Failure, FailureKind, Reply, Session};
 use crate::cgroup::Layout;
 use crate::container::Process;
 use crate::container::extras::Extras;
@@ -152,7 +151,7 @@ impl Running {
         if let (Some(failure), false) = (self.heard.failure, self.timed_out) {
             return Reply::Failed(failure);
         }
-        let (code, ..) = decode_status(status);
+        let Exit { code, .. } = Exit::of(status);
         Reply::Exec(ExecResult { code, output: self.kept, truncated: self.truncated, timed_out: self.timed_out })
     }
 }

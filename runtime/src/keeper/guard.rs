@@ -14,22 +14,19 @@
 //! Guard and worker share a socket: the worker hands over copies of descriptors ([`Kept`]: FIFOs, terminals, clients' pipes), which are safe once
 //! sent, and which the next worker inherits.
 
-use super::kept::Kept;
+use super::kept::{Guard, Kept};
 use super::record;
 use super::rundir::RunDir;
 use super::server::{Outcome, Server};
 use crate::cgroup::Layout;
 use crate::sys::{self, Ended};
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -41,32 +38,6 @@ const UPGRADE_CODE: i32 = 77;
 /// A worker that lives shorter is not started again at once.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-const MESSAGE_BYTES_MAX: usize = 256;
-
-/// The worker's end of the socket.
-pub(crate) struct Guard(OwnedFd);
-
-impl Guard {
-    #[cfg(test)]
-    pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self(socket)
-    }
-
-    /// Keeps these open until [`Guard::release`], whatever becomes of us.
-    pub(crate) fn hold(&self, id: &str, fds: &[RawFd]) {
-        self.send(&format!("+{id}"), &[ControlMessage::ScmRights(fds)]);
-    }
-
-    pub(crate) fn release(&self, id: &str) {
-        self.send(&format!("-{id}"), &[]);
-    }
-
-    fn send(&self, text: &str, rights: &[ControlMessage<'_>]) {
-        // A dead guard is noticed elsewhere, and whoever follows it has the descriptors from us.
-        let _ =
-            sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(text.as_bytes())], rights, MsgFlags::MSG_NOSIGNAL, None);
-    }
-}
 
 enum Role {
     Guard { worker: Pid, socket: OwnedFd, born: Instant },
@@ -98,7 +69,7 @@ impl Pair {
                 Role::Guard { worker, socket, born } => match self.watch(worker, &socket)? {
                     0 => return Ok(()),
                     status => {
-                        self.drain(&socket);
+                        self.kept.receive(&socket);
                         if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == UPGRADE_CODE {
                             self.upgrade();
                         } else {
@@ -125,7 +96,7 @@ impl Pair {
                 if nix::unistd::getppid().as_raw() != guard {
                     return Err(io::Error::other("guard died at once"));
                 }
-                let link = Guard(theirs);
+                let link = Guard::new(theirs);
                 let server = match server {
                     Some(mut server) => {
                         server.adopted(link);
@@ -182,7 +153,7 @@ impl Pair {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
-            if !self.drain(socket) {
+            if !self.kept.receive(socket) {
                 // The worker is dead or dying: only its end is of interest now.
                 let mut fds = [PollFd::new(children.as_fd(), PollFlags::POLLIN)];
                 let _ = poll(&mut fds, PollTimeout::from(20u16));
@@ -200,38 +171,6 @@ impl Pair {
                     complain!("note end of {}: {e}", folder.display());
                 }
                 return;
-            }
-        }
-    }
-
-    /// Takes what the worker has sent; false = its end is closed.
-    fn drain(&mut self, socket: &OwnedFd) -> bool {
-        let mut buffer = [0u8; MESSAGE_BYTES_MAX];
-        let mut space = cmsg_space!([RawFd; 4]);
-        loop {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let received = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-                Ok(received) => received,
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => return true,
-                Err(_) => return false,
-            };
-            let mut fds = Vec::new();
-            for message in received.cmsgs().into_iter().flatten() {
-                if let ControlMessageOwned::ScmRights(raw) = message {
-                    fds.extend(raw.into_iter().map(sys::received_fd));
-                }
-            }
-            let count = received.bytes;
-            if count == 0 {
-                return false;
-            }
-            let text = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned();
-            match text.split_at_checked(1) {
-                Some(("+", id)) => self.kept.insert(id.to_owned(), fds),
-                Some(("-", id)) => self.kept.remove(id),
-                _ => {}
             }
         }
     }

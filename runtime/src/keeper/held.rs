@@ -5,7 +5,7 @@ use super::exec::Place;
 use super::exits::Exits;
 use super::journal::Journal;
 use super::kept::Kept;
-use super::log::CHUNK_BYTES;
+use super::line::CHUNK_BYTES;
 use super::protocol::{Exit, Failure, FailureKind, Listed, Started, State};
 use super::record::{self, Record, now_ns};
 use super::rundir::RunDir;
@@ -249,13 +249,10 @@ impl Held {
         if !self.record.own_pids && !self.record.cgroup.is_empty() {
             let _ = cgroup::signal_all(layout, &self.record.cgroup, libc::SIGKILL); // what it left behind
         }
-        let (code, signal, note) = match status {
-            Some(status) => decode_status(status),
-            None => (255, None, "exit status lost: the container ended while no keeper was running".to_owned()),
-        };
+        let told = status.map_or_else(lost, Exit::of);
         let oom_killed =
-            !self.record.cgroup.is_empty() && cgroup::oom_kills(layout, &self.record.cgroup) > 0 && code != 0;
-        let exit = Exit { code, signal, oom_killed, finished_at: now_ns(), note };
+            !self.record.cgroup.is_empty() && cgroup::oom_kills(layout, &self.record.cgroup) > 0 && told.code != 0;
+        let exit = Exit { oom_killed, finished_at: now_ns(), ..told };
         if let Err(e) = record::write_exit(folder, &exit) {
             complain!("write exit record of {}: {e}", self.record.id);
         }
@@ -314,25 +311,7 @@ fn sandboxes_of(dir: &RunDir, container: &Container) -> Vec<String> {
     names
 }
 
-/// Wait status -> code, signal, note.
-pub(crate) fn decode_status(status: i32) -> (i32, Option<i32>, String) {
-    if libc::WIFSIGNALED(status) {
-        let signal = libc::WTERMSIG(status);
-        (128 + signal, Some(signal), String::new())
-    } else {
-        (libc::WEXITSTATUS(status), None, String::new())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wait_statuses() {
-        assert_eq!(decode_status(0).0, 0);
-        assert_eq!(decode_status(3 << 8).0, 3);
-        assert_eq!((decode_status(9).0, decode_status(9).1), (137, Some(9)));
-        assert_eq!(decode_status(0x80 | 11).0, 139, "with a core file");
-    }
+fn lost() -> Exit {
+    let note = "exit status lost: the container ended while no keeper was running".to_owned();
+    Exit { code: 255, note, ..Exit::default() }
 }

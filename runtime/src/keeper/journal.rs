@@ -4,7 +4,7 @@
 //! log. A keeper that dies in between leaves the journal to the next one, which finishes the writing: how much of it the log has already
 //! shows in the log's length, noted before the chunk was taken.
 
-use super::log::{self, Stream};
+use super::line::{self, Stream};
 use crate::sys;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -78,11 +78,11 @@ impl Journal {
         let mut bytes = vec![0; size as usize];
         self.note.read_exact_at(&mut bytes, 0)?;
         let (note, _): (OwnedNote, _) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
-        let mut chunk = vec![0; length.min(log::CHUNK_BYTES as u64) as usize];
+        let mut chunk = vec![0; length.min(line::CHUNK_BYTES as u64) as usize];
         self.data.read_exact_at(&mut chunk, 0)?;
         let stream = if note.stderr { Stream::Stderr } else { Stream::Stdout };
         let mut text = Vec::new();
-        log::format(&chunk, stream, note.now_ns, |piece| {
+        line::format(&chunk, stream, note.now_ns, |piece| {
             text.extend_from_slice(piece);
             Ok(())
         })?;
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_chunk_is_finished_wherever_the_writing_stopped() {
         let mut whole = Vec::new();
-        log::format(b"one\ntwo\nthr", Stream::Stderr, 7, |piece| whole.write_all(piece)).unwrap();
+        line::format(b"one\ntwo\nthr", Stream::Stderr, 7, |piece| whole.write_all(piece)).unwrap();
         for stopped_at in 0..=whole.len() {
             let dir = tempfile::tempdir().unwrap();
             let log = dir.path().join("0.log");

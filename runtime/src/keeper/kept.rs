@@ -1,8 +1,17 @@
 //! Descriptors that must outlive the worker, by name: a container's FIFOs under its id, the rest of it under `id/…` (no id has a slash).
+//!
+//! The worker hands copies of them over its socket to the guard ([`Guard`]), which keeps them ([`Kept`]): `+` and a name with the descriptors, `-` and
+//! a name when they may go.
 
 use crate::sys;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::collections::BTreeMap;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+const MESSAGE_BYTES_MAX: usize = 256;
 
 /// Stands for the FIFOs an older binary has left, until the worker has opened its own.
 pub(crate) const UNCLAIMED: &str = ".";
@@ -10,6 +19,30 @@ pub(crate) const UNCLAIMED: &str = ".";
 /// The name of something of a container.
 pub(crate) fn key(id: &str, name: &str) -> String {
     format!("{id}/{name}")
+}
+
+/// The worker's end of the socket it shares with its guard.
+pub(crate) struct Guard(OwnedFd);
+
+impl Guard {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Keeps these open until [`Guard::release`], whatever becomes of us.
+    pub(crate) fn hold(&self, id: &str, fds: &[RawFd]) {
+        self.send(&format!("+{id}"), &[ControlMessage::ScmRights(fds)]);
+    }
+
+    pub(crate) fn release(&self, id: &str) {
+        self.send(&format!("-{id}"), &[]);
+    }
+
+    fn send(&self, text: &str, rights: &[ControlMessage<'_>]) {
+        // A dead guard is noticed elsewhere, and whoever follows it has the descriptors from us.
+        let _ =
+            sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(text.as_bytes())], rights, MsgFlags::MSG_NOSIGNAL, None);
+    }
 }
 
 #[derive(Default)]
@@ -23,6 +56,38 @@ impl Kept {
     /// With all that belongs to it.
     pub(crate) fn remove(&mut self, key: &str) {
         self.0.retain(|k, _| k.strip_prefix(key).is_none_or(|rest| !rest.is_empty() && !rest.starts_with('/')));
+    }
+
+    /// Takes what the worker has sent; false = its end is closed.
+    pub(crate) fn receive(&mut self, socket: &OwnedFd) -> bool {
+        let mut buffer = [0u8; MESSAGE_BYTES_MAX];
+        let mut space = cmsg_space!([RawFd; 4]);
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Ok(received) => received,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return true,
+                Err(_) => return false,
+            };
+            let mut fds = Vec::new();
+            for message in received.cmsgs().into_iter().flatten() {
+                if let ControlMessageOwned::ScmRights(raw) = message {
+                    fds.extend(raw.into_iter().map(sys::received_fd));
+                }
+            }
+            let count = received.bytes;
+            if count == 0 {
+                return false;
+            }
+            let text = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned();
+            match text.split_at_checked(1) {
+                Some(("+", id)) => self.insert(id.to_owned(), fds),
+                Some(("-", id)) => self.remove(id),
+                _ => {}
+            }
+        }
     }
 
     /// What is there of a container beside its FIFOs: names and descriptors.
@@ -87,6 +152,25 @@ mod tests {
         assert_eq!(keys(&kept), ["c.x", "c2", "c2/t"]);
         let of: Vec<String> = kept.take_of("c2").into_iter().map(|(name, _)| name).collect();
         assert_eq!((of, keys(&kept)), (vec!["t".to_owned()], vec!["c.x", "c2"]));
+    }
+
+    #[test]
+    fn what_a_worker_hands_over_is_kept_until_it_is_let_go() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (guard, mut kept, null) = (Guard::new(theirs), Kept::default(), fd());
+        guard.hold("c", &[null.as_raw_fd(), null.as_raw_fd()]);
+        guard.hold("c/t", &[null.as_raw_fd()]);
+        guard.hold("d", &[null.as_raw_fd()]);
+        assert!(kept.receive(&ours));
+        assert_eq!((keys(&kept), kept.0["c"].len()), (vec!["c", "c/t", "d"], 2));
+        guard.release("c");
+        assert!(kept.receive(&ours), "and nothing more");
+        assert_eq!(keys(&kept), ["d"]);
+        drop(guard);
+        assert!(!kept.receive(&ours), "the worker is gone");
+        assert_eq!(keys(&kept), ["d"], "what it handed over is not");
     }
 
     #[test]

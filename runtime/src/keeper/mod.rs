@@ -4,7 +4,7 @@
 //! moment: what the keeper knows is in `<dir>` (a tmpfs under /run), and containers hold their log FIFOs open for themselves.
 //!
 //! A keeper is two processes, `guard` and worker; `server` is the worker's loop, `journal` what is on its way from FIFO to log, `held` one
-//! container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the client's ends of one, `log` the CRI files, `record` what
+//! container, `sandbox` a pod's namespaces, `exec` a process inside, [`session`] the client's ends of one, `log` the CRI files, `line` one line in them, `record` what
 //! survives on the tmpfs, `kept` what survives in the guard, `exits` how strangers end, `witness` what an agent may keep, `stdio` what the first process reads and writes, `attach` who listens, `removal` a container on its way out, `clients` the sockets, [`protocol`] the bytes on them.
 //!
 //! Memory: a turn of the loop (logs, ends, attached clients) and short requests use none of the heap. What describes something (Start, Sandbox, Exec,
@@ -20,6 +20,7 @@ mod guard;
 mod held;
 mod journal;
 mod kept;
+mod line;
 mod log;
 pub mod protocol;
 mod record;
@@ -238,10 +239,10 @@ pub(crate) use record::start_time;
 
 /// RFC 3339 with nanoseconds.
 pub(crate) fn timestamp_now() -> String {
-    log::timestamp(record::now_ns()).as_str().to_owned()
+    line::timestamp(record::now_ns()).as_str().to_owned()
 }
 
 /// Wait status -> what a shell would say.
 pub(crate) fn exit_code(status: i32) -> i32 {
-    held::decode_status(status).0
+    protocol::Exit::of(status).code
 }

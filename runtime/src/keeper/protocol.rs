@@ -221,6 +221,18 @@ pub struct Exit {
     pub note: String,
 }
 
+impl Exit {
+    /// What a wait status says of it: the code and the signal.
+    pub(crate) fn of(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            let signal = libc::WTERMSIG(status);
+            Self { code: 128 + signal, signal: Some(signal), ..Self::default() }
+        } else {
+            Self { code: libc::WEXITSTATUS(status), ..Self::default() }
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecResult {
     /// As [`Exit::code`]; 137 after a timeout.

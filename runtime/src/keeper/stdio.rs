@@ -5,7 +5,8 @@
 use super::attach::{ATTACHED_MAX, Attachment, Audience};
 use super::journal::Journal;
 use super::kept::{Kept, key};
-use super::log::{CHUNK_BYTES, LogFile, Stream};
+use super::line::{CHUNK_BYTES, Stream};
+use super::log::LogFile;
 use super::protocol::{Attached, Failure, FailureKind, WantedAttach};
 use super::session;
 use crate::container::{self, Log, Stdin};

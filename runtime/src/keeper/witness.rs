@@ -1,6 +1,5 @@
 //! A descriptor of a container's first process, for who wants to know its end even if nobody of the keeper saw it.
 
-use super::held::decode_status;
 use super::protocol::{Exit, Listed, State};
 use super::record::start_time;
 use crate::sys;
@@ -23,7 +22,7 @@ impl Witness {
             return;
         }
         if let Some(status) = sys::pidfd_exit_status(self.0.as_fd()) {
-            (exit.code, exit.signal, exit.note) = decode_status(status);
+            *exit = Exit { oom_killed: exit.oom_killed, finished_at: exit.finished_at, ..Exit::of(status) };
         }
     }
 

@@ -1,7 +1,7 @@
 //! `create`, `start`, `run`: the stages on a bundle.
 
 use super::args::Args;
-use super::state::{self, Group, State, Status};
+use super::state::{self, Group, State, Status, poststop};
 use super::{foreground, spec, warn};
 use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::{self, Address, Unit};
@@ -215,14 +215,6 @@ fn hook_state(args: &Args, id: &str, bundle: &Bundle) -> String {
 
 fn annotations(bundle: &Bundle) -> Value {
     Value::Object(bundle.annotations.iter().map(|(k, v)| (k.clone(), json!(v))).collect())
-}
-
-pub(super) fn poststop(all: &Hooks, state: &str) {
-    for hook in &all.poststop {
-        if let Err(e) = hooks::run(hook, hooks::state(state, "stopped", 0).as_bytes()) {
-            warn(&format!("error running poststop hook: {e}"));
-        }
-    }
 }
 
 fn failed(text: String) -> Failure {

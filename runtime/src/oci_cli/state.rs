@@ -2,6 +2,7 @@
 
 use super::args::Args;
 use super::spec::VERSION;
+use super::warn;
 use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::{self, Address, Unit};
 use crate::cgroup::{self, Layout, rdt};
@@ -293,7 +294,7 @@ pub(super) fn delete(args: &Args, id: &str) -> Result<u8, String> {
     let resctrl = crate::bundle::tree::strings(&state.value, "resctrl").into_iter().map(PathBuf::from).collect();
     let group = Group { cgroup: state.cgroup(), unit: state.text("unit"), resctrl };
     group.remove(&Layout::discover(), &state.folder)?;
-    super::run::poststop(&all, &text);
+    poststop(&all, &text);
     Ok(0)
 }
 
@@ -318,6 +319,15 @@ impl Group<'_> {
         }
         rdt::remove(&self.resctrl);
         remove_folder(folder)
+    }
+}
+
+/// After the removal: one that fails is a warning, and the next is run (specification, lifecycle).
+pub(super) fn poststop(all: &Hooks, state: &str) {
+    for hook in &all.poststop {
+        if let Err(e) = hooks::run(hook, hooks::state(state, "stopped", 0).as_bytes()) {
+            warn(&format!("error running poststop hook: {e}"));
+        }
     }
 }
 

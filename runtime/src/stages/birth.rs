@@ -1,11 +1,12 @@
 //! The clone: one clone3 into all new namespaces, or, where a user or time namespace is made or a user namespace joined, by way of a
 //! process in between that enters those first and then has the container's process as *our* child (CLONE_PARENT).
 
+use super::namespaces::{self, PidNamespace};
 use super::report::{self, Fault, at, errno, plain};
-use super::{Launched, Parent, clone_flag, pipe, run_child, userns};
+use super::{Launched, Parent, pipe, run_child, userns};
 use crate::cgroup;
 use crate::container::extras::Extras;
-use crate::container::{Container, Namespace, NamespaceKind, Rlimit};
+use crate::container::{Namespace, NamespaceKind, Rlimit};
 use crate::sys::{self, Cloned};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -16,42 +17,16 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// setns for a PID namespace moves children only; back again afterwards.
-pub(super) struct PidNamespace(Option<OwnedFd>);
-
-impl PidNamespace {
-    pub(super) fn enter(target: Option<OwnedFd>) -> Result<Self, Fault> {
-        let Some(target) = target else { return Ok(Self(None)) };
-        let own = File::open("/proc/self/ns/pid").map_err(|e| at("open", "/proc/self/ns/pid")(errno(&e)))?;
-        setns(&target, CloneFlags::CLONE_NEWPID).map_err(at("join", "pid namespace"))?;
-        Ok(Self(Some(own.into())))
-    }
-}
-
-impl Drop for PidNamespace {
-    fn drop(&mut self) {
-        if let Some(own) = &self.0 {
-            // Cannot fail: our own namespace, by a descriptor opened before.
-            let _ = setns(own, CloneFlags::CLONE_NEWPID);
-        }
-    }
-}
-
 /// What the clone itself has to make. The cgroup namespace is made in the child, once it sits in its group: its root is where its
 /// maker is. User and time namespaces are the process's in between.
 fn flags(namespaces: &[Namespace]) -> u64 {
     let late = [NamespaceKind::Cgroup, NamespaceKind::User, NamespaceKind::Time];
     let made = namespaces.iter().filter(|n| n.path.is_none() && !late.contains(&n.kind));
-    made.fold(0, |all, n| all | clone_flag(n.kind).bits() as u32 as u64)
+    made.fold(0, |all, n| all | namespaces::flag(n.kind).bits() as u32 as u64)
 }
 
 fn needs_between(namespaces: &[Namespace]) -> bool {
     namespaces.iter().any(|n| n.kind == NamespaceKind::User || (n.kind == NamespaceKind::Time && n.path.is_none()))
-}
-
-fn open_namespace(namespace: &Namespace) -> Option<Result<OwnedFd, Fault>> {
-    let path = namespace.path.as_ref()?;
-    Some(File::open(path).map(OwnedFd::from).map_err(|e| at("open namespace", path.display())(errno(&e))))
 }
 
 pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
@@ -66,7 +41,7 @@ pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
     let flags = flags(&container.namespaces);
     let cloned = if needs_between(&container.namespaces) {
         let between = Between {
-            joins: joins(&container.namespaces)?,
+            joins: namespaces::open_all(&container.namespaces)?,
             make_user: container.namespaces.iter().any(|n| n.kind == NamespaceKind::User && n.path.is_none()),
             make_time: container.namespaces.iter().any(|n| n.kind == NamespaceKind::Time && n.path.is_none()),
             extras: launch.extras,
@@ -75,7 +50,7 @@ pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
         };
         between.cross(born_in)?
     } else {
-        let pid = container.namespaces.iter().find(|n| n.kind == NamespaceKind::Pid).and_then(open_namespace);
+        let pid = container.namespaces.iter().find(|n| n.kind == NamespaceKind::Pid).and_then(namespaces::open);
         let _guard = PidNamespace::enter(pid.transpose()?)?;
         sys::clone3(flags, born_in).map_err(at("clone", "container"))?
     };
@@ -94,17 +69,6 @@ pub(super) fn clone(parent: &mut Parent<'_>) -> Result<(), Fault> {
             Ok(())
         }
     }
-}
-
-/// Everything joined by path but the mount namespace, which would take the paths of the later stages away.
-fn joins(namespaces: &[Namespace]) -> Result<Vec<(CloneFlags, OwnedFd)>, Fault> {
-    let mut joins = Vec::new();
-    for namespace in namespaces.iter().filter(|n| n.kind != NamespaceKind::Mount) {
-        if let Some(file) = open_namespace(namespace) {
-            joins.push((clone_flag(namespace.kind), file?));
-        }
-    }
-    Ok(joins)
 }
 
 /// The process in between.
@@ -228,17 +192,6 @@ fn time_namespace(extras: &Extras) -> Result<(), Fault> {
             .map_err(|e| at("set time offset", line.trim())(errno(&e)))?;
     }
     Ok(())
-}
-
-/// Ours and the target's differ.
-pub(super) fn differs(target: i32, kind: &str) -> bool {
-    let read = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}")).ok();
-    read(&target.to_string()).is_some_and(|theirs| read("self") != Some(theirs))
-}
-
-/// Whether `container` runs in a user namespace that is not the starter's.
-pub(super) fn other_user(container: &Container) -> bool {
-    container.namespaces.iter().any(|n| n.kind == NamespaceKind::User)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! A process inside a running container: joins the namespaces and groups of its first process, then the last stages of a start.
 
-use super::birth::{self, Between, PidNamespace};
+use super::birth::Between;
+use super::namespaces::{PidNamespace, differs};
 use super::report::{Fault, at, errno, plain};
-use super::{Child, Launch, Launched, fail, group, pipe, program, scheduling, session, terminal, userns};
+use super::{Child, Launch, Launched, fail, group, pipe, program, scheduling, session, stdio, terminal, userns};
 use crate::cgroup::{self, Layout};
 use crate::container::extras::Extras;
 use crate::container::{Cgroup, Container, Process};
@@ -45,7 +46,7 @@ pub(crate) fn enter(enter: &Enter<'_>) -> Result<Launched, Failure> {
         let (report, child_end) = pipe()?;
         let born_in = cgroup::open_for_clone(enter.layout, enter.cgroup);
         let born_in = born_in.as_ref().map(AsFd::as_fd);
-        let cloned = if birth::differs(pid, "user") {
+        let cloned = if differs(pid, "user") {
             through_user_namespace(enter, pid, born_in)?
         } else {
             let target = enter.target.try_clone().map_err(|e| at("copy", "pidfd")(errno(&e)))?;
@@ -67,7 +68,7 @@ fn through_user_namespace(enter: &Enter<'_>, pid: i32, born_in: Option<BorrowedF
     let mut joins = Vec::new();
     let kinds = ENTERED.iter().filter(|(name, _)| *name != "mnt");
     for (name, flag) in kinds.chain(&[("pid", CloneFlags::CLONE_NEWPID), ("user", CloneFlags::CLONE_NEWUSER)]) {
-        if birth::differs(pid, name) {
+        if differs(pid, name) {
             let path = format!("/proc/{pid}/ns/{name}");
             joins.push((*flag, File::open(&path).map_err(|e| at("open", &path)(errno(&e)))?.into()));
         }
@@ -86,13 +87,12 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
     };
     let mut child = Child::new(&launch, report);
     // Looked up while /proc is the host's.
-    let kinds: Vec<CloneFlags> =
-        ENTERED.iter().filter(|(name, _)| birth::differs(pid, name)).map(|(_, flag)| *flag).collect();
-    let other_user = birth::differs(pid, "user");
+    let kinds: Vec<CloneFlags> = ENTERED.iter().filter(|(name, _)| differs(pid, name)).map(|(_, flag)| *flag).collect();
+    let other_user = differs(pid, "user");
     type Step<'s> = (&'static str, &'s dyn Fn(&mut Child<'_>) -> Result<(), Fault>);
     let affinity = &enter.extras.process.cpu_affinity;
     let steps: [Step<'_>; 14] = [
-        ("stdio", &|_| out_of_reach().and_then(|()| connect(enter))),
+        ("stdio", &|_| out_of_reach().and_then(|()| enter.stdio.map_or(Ok(()), stdio::wire))),
         ("session", &session),
         ("seccomp listener", &program::connect_listener),
         ("cpu affinity", &|_| scheduling::affinity(affinity.0.as_ref())),
@@ -116,14 +116,6 @@ fn run_entered(enter: &Enter<'_>, pid: i32, report: File) -> ! {
         Err(fault) => fail(&mut child.report, &fault, "exec"),
         Ok(()) => sys::exit_now(1),
     }
-}
-
-fn connect(enter: &Enter<'_>) -> Result<(), Fault> {
-    let Some([stdin, stdout, stderr]) = enter.stdio else { return Ok(()) };
-    nix::unistd::dup2_stdin(stdin)
-        .and_then(|()| nix::unistd::dup2_stdout(stdout))
-        .and_then(|()| nix::unistd::dup2_stderr(stderr))
-        .map_err(at("connect", "stdio"))
 }
 
 /// We are among the container's processes now, and not yet its program: by /proc/PID/exe one of them could get hold of the runtime's file

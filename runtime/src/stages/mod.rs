@@ -9,6 +9,7 @@ mod enter;
 mod group;
 pub(crate) mod hooks;
 mod mounts;
+mod namespaces;
 pub(crate) mod netdev;
 mod options;
 mod program;
@@ -16,6 +17,7 @@ pub(crate) mod report;
 pub(crate) mod rooted;
 mod rootfs;
 mod scheduling;
+mod stdio;
 mod terminal;
 mod userns;
 
@@ -23,32 +25,22 @@ pub(crate) use enter::{Enter, enter};
 pub(crate) use mounts::{sysctl_path, write_sysctl};
 pub(crate) use netdev::valid_name as netdev_name;
 pub(crate) use options::known as mount_options;
+pub(crate) use stdio::{ERR, GO, IN, IN_ONCE, OUT, RESULT};
 
 use crate::cgroup::Layout;
 use crate::cgroup::rdt::Groups;
 use crate::cgroup::systemd::Unit;
 use crate::container::extras::Extras;
-use crate::container::{Container, NamespaceKind, Rootfs, Stdin, Stdio, Talk, valid_id};
+use crate::container::{Container, NamespaceKind, Rootfs, valid_id};
 use crate::failure::{Failure, FailureKind};
 use crate::sys;
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use report::{Fault, at, errno, plain};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-
-/// Names of the FIFOs in a container's run folder.
-pub(crate) const OUT: &str = "out";
-pub(crate) const ERR: &str = "err";
-/// What clients write to the program, as long as anybody may come; and until the first has gone.
-pub(crate) const IN: &str = "in";
-pub(crate) const IN_ONCE: &str = "in-once";
-pub(crate) const GO: &str = "go";
-pub(crate) const RESULT: &str = "result";
 
 /// One start.
 pub(crate) struct Launch<'a> {
@@ -109,7 +101,7 @@ const PARENT: [ParentStage; 6] = [
     ParentStage { name: "check", run: check, undo: |_| {} },
     ParentStage { name: "cgroup", run: group::make, undo: group::remove },
     ParentStage { name: "intel rdt", run: group::make_rdt, undo: group::remove_rdt },
-    ParentStage { name: "stdio", run: make_fifos, undo: remove_fifos },
+    ParentStage { name: "stdio", run: stdio::make, undo: stdio::remove },
     ParentStage { name: "mapped mounts", run: mapped_mounts, undo: |_| {} },
     ParentStage { name: "clone", run: birth::clone, undo: |_| {} },
 ];
@@ -159,6 +151,7 @@ impl Child<'_> {
     fn warn(&mut self, text: &str) {
         report::write_record(&mut self.report, report::WARNING, text.as_bytes());
     }
+    /// Whether it runs in a namespace of this kind apart from the starter's, made or joined.
     fn has(&self, kind: NamespaceKind) -> bool {
         self.container.namespaces.iter().any(|n| n.kind == kind)
     }
@@ -170,10 +163,10 @@ const CHILD: [ChildStage; 25] = [
     ("session", session),
     ("seccomp listener", program::connect_listener),
     ("cgroup", group::enter),
-    ("stdio", open_stdio),
+    ("stdio", stdio::connect),
     ("mounts", mounts::sources),
     ("scheduling", scheduling::before),
-    ("namespaces", join_namespaces),
+    ("namespaces", namespaces::join),
     ("oom", oom_score),
     ("user namespace", userns::become_root),
     ("hostname", hostname),
@@ -247,45 +240,6 @@ fn mapped_mounts(parent: &mut Parent<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn fifos(launch: &Launch<'_>) -> Vec<PathBuf> {
-    let names: &[&str] = match (&launch.container.stdio, launch.hold) {
-        (Stdio::Log(_) | Stdio::Talk(_), true) => &[OUT, ERR, GO, RESULT],
-        (Stdio::Log(_) | Stdio::Talk(_), false) => &[OUT, ERR],
-        (_, true) => &[GO, RESULT],
-        _ => &[],
-    };
-    names.iter().map(|n| launch.scratch.join(n)).collect()
-}
-
-fn make_fifos(parent: &mut Parent<'_>) -> Result<(), Fault> {
-    for fifo in fifos(parent.launch) {
-        match nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(at("make fifo", fifo.display())(e)),
-        }
-    }
-    Ok(())
-}
-
-fn remove_fifos(launch: &Launch<'_>) {
-    for fifo in fifos(launch) {
-        let _ = std::fs::remove_file(fifo); // never made, or gone
-    }
-}
-
-fn clone_flag(kind: NamespaceKind) -> CloneFlags {
-    match kind {
-        NamespaceKind::Mount => CloneFlags::CLONE_NEWNS,
-        NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,
-        NamespaceKind::Network => CloneFlags::CLONE_NEWNET,
-        NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
-        NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
-        NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-        NamespaceKind::User => CloneFlags::CLONE_NEWUSER,
-        NamespaceKind::Time => CloneFlags::from_bits_retain(sys::CLONE_NEWTIME as i32),
-    }
-}
-
 fn pipe() -> Result<(OwnedFd, OwnedFd), Fault> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(at("make", "pipe"))
 }
@@ -335,7 +289,7 @@ fn run_child(parent: &mut Parent<'_>, report: File, answer: Option<OwnedFd>) -> 
         }
     }
     if launch.hold {
-        match open_hold(launch.scratch) {
+        match stdio::open_hold(launch.scratch) {
             Ok(fifos) => child.hold = Some(fifos),
             Err(fault) => fail(&mut child.report, &fault, "hold"),
         }
@@ -353,77 +307,12 @@ fn fail(report: &mut File, fault: &Fault, stage: &str) -> ! {
     sys::exit_now(1)
 }
 
-/// Read-write: the FIFO then never shows an end of file, and nobody waits for us to open it.
-fn open_both(path: &Path) -> Result<File, Fault> {
-    File::options().read(true).write(true).open(path).map_err(|e| at("open", path.display())(errno(&e)))
-}
-
-fn open_hold(scratch: &Path) -> Result<(File, File), Fault> {
-    Ok((open_both(&scratch.join(GO))?, open_both(&scratch.join(RESULT))?))
-}
-
 fn session(child: &mut Child<'_>) -> Result<(), Fault> {
     sys::signal_mask_clear();
     sys::close_on_exec_from(child.extras.keep_fds.saturating_add(3));
     nix::sys::stat::umask(Mode::empty());
     // EPERM = already a leader (mote-oci run in the foreground keeps the terminal's session otherwise).
     let _ = nix::unistd::setsid();
-    Ok(())
-}
-
-fn open_stdio(child: &mut Child<'_>) -> Result<(), Fault> {
-    let wire = at("connect", "stdio");
-    let user = &child.container.process.user;
-    match &child.container.stdio {
-        Stdio::Inherit => return Ok(()),
-        Stdio::Null => nix::unistd::dup2_stdin(&child.null)
-            .and_then(|()| nix::unistd::dup2_stdout(&child.null))
-            .and_then(|()| nix::unistd::dup2_stderr(&child.null)),
-        // Its output comes by the terminal's master.
-        Stdio::Talk(Talk { terminal: true, .. }) => return Ok(()),
-        Stdio::Log(_) | Stdio::Talk(_) => {
-            let input = match &child.container.stdio {
-                Stdio::Talk(Talk { stdin: Stdin::Open, .. }) => Some(IN),
-                Stdio::Talk(Talk { stdin: Stdin::Once, .. }) => Some(IN_ONCE),
-                _ => None,
-            };
-            // Nobody waits here: the keeper has both ends open. Ours only reads, so that it can end.
-            let input = input.map(|name| child.scratch.join(name));
-            let input = input.map(|path| File::open(&path).map_err(|e| at("open", path.display())(errno(&e))));
-            let input = input.transpose()?;
-            let (out, err) = (open_both(&child.scratch.join(OUT))?, open_both(&child.scratch.join(ERR))?);
-            for fifo in [Some(&out), Some(&err), input.as_ref()].into_iter().flatten() {
-                // So that the program may open /dev/stdout anew, as web servers do with their logs.
-                let (uid, gid) = (nix::unistd::Uid::from_raw(user.uid), nix::unistd::Gid::from_raw(user.gid));
-                nix::unistd::fchown(fifo, Some(uid), Some(gid)).map_err(at("chown", "stdio fifo"))?;
-            }
-            match &input {
-                Some(input) => nix::unistd::dup2_stdin(input),
-                None => nix::unistd::dup2_stdin(&child.null),
-            }
-            .and_then(|()| nix::unistd::dup2_stdout(&out))
-            .and_then(|()| nix::unistd::dup2_stderr(&err))
-        }
-    }
-    .map_err(wire)
-}
-
-fn join_namespaces(child: &mut Child<'_>) -> Result<(), Fault> {
-    // All opened before the first is joined: a mount namespace would take the paths away. With a user namespace, the process in between
-    // has joined the others.
-    let between = birth::other_user(child.container);
-    let mut joins = Vec::new();
-    for namespace in &child.container.namespaces {
-        let here = if between { namespace.kind == NamespaceKind::Mount } else { namespace.kind != NamespaceKind::Pid };
-        if let (Some(path), true) = (&namespace.path, here) {
-            let file = File::open(path).map_err(|e| at("open", path.display())(errno(&e)))?;
-            joins.push((file, namespace.kind, path));
-        }
-    }
-    joins.sort_by_key(|(_, kind, _)| *kind == NamespaceKind::Mount);
-    for (file, kind, path) in joins {
-        setns(&file, clone_flag(kind)).map_err(at("join namespace", path.display()))?;
-    }
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! User namespaces: id maps from outside, root inside, and mounts that show other owners.
 
+use super::Child;
 use super::hooks;
 use super::report::{Fault, at, errno, plain};
-use super::{Child, birth};
-use crate::container::Rlimit;
 use crate::container::extras::{Extras, Hook, IdMap, MountMaps, map_text};
+use crate::container::{NamespaceKind, Rlimit};
 use crate::sys::{self, Cloned};
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
@@ -52,7 +52,7 @@ fn write_map(pid: i32, file: &str, helper: &str, maps: &[IdMap]) -> Result<(), F
 
 /// Root of the container's user namespace, once everything is opened that only the starter's user may open.
 pub(super) fn become_root(child: &mut Child<'_>) -> Result<(), Fault> {
-    if !birth::other_user(child.container) {
+    if !child.has(NamespaceKind::User) {
         return Ok(());
     }
     root_inside()

@@ -45,6 +45,19 @@ fn other_versions_and_lengths_are_refused() {
 
 /// The keeper's own reading and writing are the protocol's, variant by variant.
 #[test]
+fn wait_statuses() {
+    let exit = |code, signal| Exit { code, signal, ..Exit::default() };
+    for (status, wanted) in [
+        (0, exit(0, None)),
+        (3 << 8, exit(3, None)),
+        (9, exit(137, Some(9))),
+        (0x80 | 11, exit(139, Some(11))), // with a core file
+    ] {
+        assert_eq!(Exit::of(status), wanted, "{status:#x}");
+    }
+}
+
+#[test]
 fn what_is_borrowed_is_the_same_on_the_wire() {
     let id = || "c1".to_owned();
     let process = Process { args: vec!["true".into()], ..Process::default() };
