@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use crate::http::CONNECTIONS_MAX;
-use crate::leader::Times;
 use crate::store::etcd::EtcdConfig;
 use crate::store::snapshot::schedule::Schedule;
+
+/// [`Config::connections_max`], unless the operator says otherwise.
+pub const CONNECTIONS_MAX: usize = 2048;
 
 /// An IPv4 network, host bits zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +80,26 @@ impl FromStr for Cidr {
     }
 }
 
+/// How long the servers that share an etcd wait when one of them is to lead (to hold the Lease); upstream's defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ElectionTimes {
+    /// So long after its last sign of life the holder's turn is over.
+    pub lease: Duration,
+    /// A holder that could not say so for so long stops by itself. Less than `lease`: then it has stopped before anybody else begins.
+    pub deadline: Duration,
+    /// Between two signs of life. (client-go: 2 s. A third of the lease is enough, and spares the disk of etcd.)
+    pub renew: Duration,
+    /// Between two looks of one that waits, and between attempts that failed.
+    pub retry: Duration,
+}
+
+impl Default for ElectionTimes {
+    fn default() -> ElectionTimes {
+        let [lease, deadline, renew, retry] = [15, 10, 5, 2].map(Duration::from_secs);
+        ElectionTimes { lease, deadline, renew, retry }
+    }
+}
+
 /// How a control plane is to run.
 #[derive(Clone)]
 pub struct Config {
@@ -108,7 +130,7 @@ pub struct Config {
     /// The etcd that holds the state; None: the store in `data_dir`.
     pub etcd: Option<EtcdConfig>,
     /// Of the election among the servers that share an etcd.
-    pub election: Times,
+    pub election: ElectionTimes,
     /// Backups of the store; None: none.
     pub backup: Option<Schedule>,
 }
@@ -132,7 +154,7 @@ impl Config {
             unreachable_seconds: 300,
             connections_max: CONNECTIONS_MAX,
             etcd: None,
-            election: Times::default(),
+            election: ElectionTimes::default(),
             backup: None,
         }
     }

@@ -16,7 +16,8 @@
 //! | candidate (one, on etcd) | `leader` | one Lease: starts scheduler and controllers when it is this server's turn, ends them after it |
 //! | scheduler and controllers | their own modules | [`Client`] |
 //!
-//! Nothing here wakes up when nothing happens (but a candidate: every few seconds). Arrows: `http` -> `api` -> `store`; `scheduler`, `controllers`, `pki::signer` -> [`Client`] -> `api`.
+//! Nothing here wakes up when nothing happens (but a candidate: every few seconds). Arrows: `http` -> `auth` -> `api` -> `store`; `scheduler`, `controllers`, `pki::signer` -> [`Client`] -> `api`.
+//! `config` stands below all that it sets up, but for `store`, whose own settings it takes from there.
 //! Reading order: `store`, `api`, `http`, `server`.
 #![forbid(unsafe_code)]
 
@@ -48,9 +49,8 @@ use tokio::io::DuplexStream;
 pub use api::client::{Client, DeleteOptions, Event, EventType, Propagation, Revision, Watch};
 pub use api::events::{EVENT_TTL_SECONDS, EVENTS_MAX};
 pub use clock::{Clock, SystemClock};
-pub use config::{Cidr, Config};
+pub use config::{Cidr, Config, ElectionTimes};
 pub use flow::{SEATS_MAX, USER_SEATS_MAX, USER_WAITING_MAX};
-pub use leader::Times as ElectionTimes;
 pub use server::{Server, StartError};
 pub use store::etcd::EtcdConfig;
 pub use store::snapshot::schedule::Schedule;

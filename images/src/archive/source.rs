@@ -12,7 +12,7 @@ use crate::layer::entry::Inner as InnerPath;
 use crate::limits::{DOCUMENT_BYTES_MAX, ENTRIES_MAX, LAYER_TAR_BYTES_MAX};
 use crate::pack::open;
 use crate::store::Inner;
-use crate::store::layers::Work;
+use crate::store::layout::Work;
 use crate::{Error, digest};
 
 /// Where named files come from.
@@ -33,7 +33,7 @@ impl Source {
         let (file, work) = match Codec::of(head.get(..n).unwrap_or_default()) {
             Codec::Plain => (open(path)?, None),
             _ => {
-                let work = Work(inner.layout.fresh()?);
+                let work = inner.layout.fresh()?;
                 let plain = work.0.join("archive.tar");
                 let decode = || -> io::Result<()> {
                     let mut from = Decoder::new(BufReader::new(File::open(path)?))?.take(LAYER_TAR_BYTES_MAX);

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use crate::digest::Hasher;
 use crate::manifest::{Descriptor, Manifest, OCI_CONFIG, OCI_LAYER};
 use crate::pull::{Taking, WantedLayer, finish, plan, take_in_all};
-use crate::store::layers::Work;
 use crate::store::record::ImageRecord;
 use crate::store::{Image, Inner, Store};
 use crate::{Cancel, DiffId, Digest, Error, ImageConfig, Reference, Silent};
@@ -91,7 +90,7 @@ impl Store {
 
 /// Writes one layer's blob into the store.
 fn blob(inner: &Inner, source: &PackLayer, spec: &PackSpec, cancel: &Cancel) -> Result<(Descriptor, DiffId), Error> {
-    let work = Work(inner.layout.fresh()?);
+    let work = inner.layout.fresh()?;
     let part = work.0.join("blob");
     let fail = |e| Error::io("write", &part, e);
     let file = Hashed::new(BufWriter::new(File::create(&part).map_err(fail)?));

@@ -5,12 +5,11 @@
 //! not be fetched again: packed or imported images, and those whose registry does not answer, unless told to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::hold::Names;
-use super::layers::remove_tree;
 use super::layout::Space;
+use super::layout::Work;
 use super::{Inner, Store, usage};
 use crate::file::names;
 use crate::{Digest, Error, Reference};
@@ -329,7 +328,7 @@ impl Inner {
     /// Names first, for good, while writers are kept out; what had them is deleted after, without the lock.
     fn carry_out(&self, plan: &Plan, deleting: std::fs::File) -> Result<(), Error> {
         let disk = &*self.layout.disk;
-        let mut aside: Vec<PathBuf> = Vec::new();
+        let mut aside: Vec<Work> = Vec::new();
         let images: Vec<String> = plan.steps.iter().filter_map(Step::image).collect();
         for reference in &images {
             let path = self.layout.image(&reference.parse()?);
@@ -346,7 +345,7 @@ impl Inner {
                 Step::Image(_) | Step::Partials => continue,
             };
             let work = self.layout.fresh()?;
-            disk.rename(&from, &work.join("gone")).map_err(|e| Error::io("rename", &from, e))?;
+            disk.rename(&from, &work.0.join("gone")).map_err(|e| Error::io("rename", &from, e))?;
             aside.push(work);
         }
         // Signatures go with the document they are about.
@@ -358,7 +357,7 @@ impl Inner {
         if plan.steps.contains(&Step::Partials) {
             self.sweep_partials(true)?;
         }
-        aside.iter().try_for_each(|work| remove_tree(work))
+        aside.into_iter().try_for_each(Work::remove)
     }
 }
 

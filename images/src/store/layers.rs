@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::Inner;
+use super::layout::Work;
 use super::partial::{Partial, Spooled};
 use super::record::{self, LayerRecord};
 use super::settle::Finished;
@@ -155,7 +156,7 @@ impl Inner {
         input: impl Read + Send,
         intake: &Intake<'_>,
     ) -> Result<(Work, LayerRecord), Error> {
-        let work = Work(self.layout.fresh()?);
+        let work = self.layout.fresh()?;
         let what = format!("layer {}", want.digest);
         let (fs, list) = (work.0.join("fs"), work.0.join("list"));
         std::fs::create_dir(&fs).map_err(|e| Error::io("create", &fs, e))?;
@@ -215,27 +216,10 @@ impl Inner {
 
     /// Moves a folder out of sight, then deletes it: a crash in between leaves only something in tmp.
     pub(crate) fn discard(&self, path: &Path) -> Result<(), Error> {
-        let work = Work(self.layout.fresh()?);
+        let work = self.layout.fresh()?;
         let aside = work.0.join("gone");
         self.layout.disk.rename(path, &aside).map_err(|e| Error::io("rename", path, e))?;
-        remove_tree(&work.0)
-    }
-}
-
-/// A folder in tmp that goes when its work is done or failed; a successful rename has already taken it away.
-pub struct Work(pub PathBuf);
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        let _ = remove_tree(&self.0); // swept at the next open otherwise
-    }
-}
-
-/// Deletes a folder and everything in it; no error if it is not there.
-pub fn remove_tree(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", path, e)),
-        _ => Ok(()),
+        work.remove()
     }
 }
 

@@ -22,6 +22,7 @@
 //! Layer names are halved because overlayfs takes all lower folders in one page of options on kernels before 6.8. The whole diffID is
 //! in the record and compared.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,30 @@ pub const FORMAT: &str = "mote image store 1\n";
 pub struct Space {
     pub total: u64,
     pub available: u64,
+}
+
+/// A folder in tmp that goes when its work is done or failed; a successful rename has already taken it away.
+pub struct Work(pub PathBuf);
+
+impl Work {
+    /// Now, and with word of what went wrong.
+    pub fn remove(self) -> Result<(), Error> {
+        remove_tree(&self.0)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = remove_tree(&self.0); // swept at the next open otherwise
+    }
+}
+
+/// Deletes a folder and everything in it; no error if it is not there.
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("delete", path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// Paths of one store, and the disk they are on.
@@ -78,14 +103,14 @@ impl Layout {
     }
 
     /// A new, empty folder in tmp.
-    pub fn fresh(&self) -> Result<PathBuf, Error> {
+    pub fn fresh(&self) -> Result<Work, Error> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         loop {
             let path =
                 self.root.join("tmp").join(format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
             match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(path),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Ok(()) => return Ok(Work(path)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Error::io("create", &path, e)),
             }
         }
@@ -102,19 +127,17 @@ impl Layout {
     }
 
     fn put(&self, path: &Path, bytes: &[u8], sync: bool) -> Result<(), Error> {
-        let dir = self.fresh()?;
-        let part = dir.join("part");
-        let write = || -> std::io::Result<()> {
+        let work = self.fresh()?;
+        let part = work.0.join("part");
+        let write = || -> io::Result<()> {
             self.disk.write(&part, bytes)?;
             if sync { self.settle(&part, path) } else { self.disk.rename(&part, path) }
         };
-        let done = write().map_err(|e| Error::io("write", path, e));
-        let _ = std::fs::remove_dir_all(&dir); // swept at the next open otherwise
-        done
+        write().map_err(|e| Error::io("write", path, e))
     }
 
     /// Gives a finished file its place for good: its bytes first, then its name.
-    pub fn settle(&self, part: &Path, path: &Path) -> std::io::Result<()> {
+    pub fn settle(&self, part: &Path, path: &Path) -> io::Result<()> {
         self.disk.sync_file(part)?;
         self.disk.rename(part, path)?;
         self.disk.sync_folder(path.parent().unwrap_or(path))

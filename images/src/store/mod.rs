@@ -181,7 +181,7 @@ impl Inner {
         }
         let dead = names(&dir)?;
         drop(deleting); // new work takes new names
-        dead.iter().try_for_each(|name| layers::remove_tree(&dir.join(name)))
+        dead.iter().try_for_each(|name| layout::remove_tree(&dir.join(name)))
     }
 
     fn lock_file(&self) -> Result<(PathBuf, File), Error> {

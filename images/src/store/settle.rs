@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::Inner;
-use super::layers::Work;
+use super::layout::Work;
 use super::partial::Partial;
 use super::record::{self, ImageRecord, LayerRecord};
 use crate::{Digest, Error, Reference};
@@ -127,7 +127,7 @@ impl Inner {
         // The last name, so that even within this boot nobody finds the image before all of it is there.
         let bytes = record::encode(image).map_err(|why| Error::corrupt(reference.to_string(), why))?;
         let files = files.into_iter().chain([(self.layout.image(reference), bytes)]).enumerate();
-        let work = Work(self.layout.fresh()?);
+        let work = self.layout.fresh()?;
         let disk = &*self.layout.disk;
         let mut parts = Vec::new();
         for (number, (path, bytes)) in files {

@@ -10,7 +10,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Inner;
-use super::layers::Work;
 use super::record::LayerRecord;
 use crate::digest::Hasher;
 use crate::layer::entry::Inner as InnerPath;
@@ -50,7 +49,7 @@ impl Inner {
         if plan.is_empty() {
             return Ok(None);
         }
-        let work = Work(self.layout.fresh()?);
+        let work = self.layout.fresh()?;
         let entries = (plan.folders.len() + plan.links.len()) as u64;
         make(&work.0, &plan, &mut seen).map_err(|e| Error::io("make the top layer in", &work.0, e))?;
         let record = LayerRecord {

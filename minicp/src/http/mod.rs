@@ -41,8 +41,6 @@ use crate::auth::tokens::Tokens;
 use crate::flow::Flow;
 use crate::user::UserInfo;
 
-/// Connections at once, unless [`crate::Config::connections_max`] says otherwise; three quarters of them may be of one address.
-pub const CONNECTIONS_MAX: usize = 2048;
 /// Time for a client to send a request's head, and the longest rest between two requests of a connection.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time for a client to send a request's body.

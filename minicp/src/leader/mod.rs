@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::config::ElectionTimes;
 use crate::controllers::seam::{Api, Fut};
 use gate::{Gate, Until};
-pub use plan::Times;
 use plan::{Plan, Sight, holder, released, written};
 
 const RESOURCE: &str = "leases.coordination.k8s.io";
@@ -69,7 +69,7 @@ impl Candidate {
     pub(crate) fn spawn<T: 'static>(
         api: Rc<dyn Api>,
         me: Rc<str>,
-        times: Times,
+        times: ElectionTimes,
         start: impl Fn(Rc<dyn Api>) -> T + 'static,
     ) -> Candidate {
         let led = api.clone();
@@ -78,7 +78,7 @@ impl Candidate {
     fn of<T: 'static>(
         leases: impl Leases + 'static,
         me: Rc<str>,
-        times: Times,
+        times: ElectionTimes,
         start: impl Fn(Until) -> T + 'static,
     ) -> Candidate {
         let (end, ended) = oneshot::channel();
@@ -110,7 +110,7 @@ impl Drop for Candidate {
 struct Voter<L> {
     leases: L,
     me: Rc<str>,
-    times: Times,
+    times: ElectionTimes,
     sight: Sight,
     /// As we wrote it last, while it is ours.
     lease: Option<Value>,

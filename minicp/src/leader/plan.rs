@@ -7,25 +7,7 @@ use mote_api::time::Time;
 use mote_api::tree::{Value, i64_at, json, set, str_at};
 use tokio::time::Instant;
 
-/// Who waits how long; upstream's defaults.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Times {
-    /// So long after its last sign of life the holder's turn is over.
-    pub lease: Duration,
-    /// A holder that could not say so for so long stops by itself. Less than `lease`: then it has stopped before anybody else begins.
-    pub deadline: Duration,
-    /// Between two signs of life. (client-go: 2 s. A third of the lease is enough, and spares the disk of etcd.)
-    pub renew: Duration,
-    /// Between two looks of one that waits, and between attempts that failed.
-    pub retry: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Times {
-        let [lease, deadline, renew, retry] = [15, 10, 5, 2].map(Duration::from_secs);
-        Times { lease, deadline, renew, retry }
-    }
-}
+use crate::config::ElectionTimes;
 
 /// The Lease as it was read, and since when it has been like that to our eyes.
 struct Seen {
@@ -93,7 +75,7 @@ impl Sight {
 const SECONDS_MAX: u64 = 3600;
 
 /// The Lease as `me` writes it: over `old`, or the first one. Fields of others stay.
-pub(super) fn written(old: Option<&Value>, name: &str, me: &str, times: &Times, now: Time) -> Value {
+pub(super) fn written(old: Option<&Value>, name: &str, me: &str, times: &ElectionTimes, now: Time) -> Value {
     let first = json!({"metadata": {"name": name, "namespace": super::NAMESPACE}, "spec": {"leaseTransitions": 0}});
     let mut new = old.cloned().unwrap_or(first);
     let mine = holder(&new) == me;
@@ -162,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_written() {
-        let times = Times::default();
+        let times = ElectionTimes::default();
         let now = Time::from_unix(60);
         let of = |lease: &Value| {
             let number = |field| i64_at(lease, &["spec", field]);

@@ -111,7 +111,7 @@ impl World {
             Led(leaders.clone(), n)
         };
         let me = format!("candidate-{n}").into();
-        self.candidates[n] = Some(Candidate::of(self.ways[n].clone(), me, Times::default(), work));
+        self.candidates[n] = Some(Candidate::of(self.ways[n].clone(), me, ElectionTimes::default(), work));
     }
     fn leader(&self) -> Option<usize> {
         self.leaders.0.borrow().first().copied()

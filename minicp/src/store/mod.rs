@@ -22,7 +22,12 @@ pub use watcher::{Ended, WATCH_BACKLOG_MAX, Watcher};
 /// The servers that share this state, each by a key of its own ([`Store::announce`]). No resource has a group of this name.
 pub const SERVERS: &str = "/registry/servers/";
 /// What lies under these is not kept: heartbeats and events, all of the volatile class.
-pub const VOLATILE_PREFIXES: [&str; 3] = ["/registry/core/events/", "/registry/coordination.k8s.io/leases/", SERVERS];
+const VOLATILE_PREFIXES: [&str; 3] = ["/registry/core/events/", "/registry/coordination.k8s.io/leases/", SERVERS];
+
+/// Whether a snapshot holds this key.
+fn is_kept(key: &str) -> bool {
+    !VOLATILE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
 
 /// Counts commits. 0 is before the first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

@@ -24,10 +24,10 @@ use std::rc::Rc;
 use tokio::sync::{Notify, oneshot};
 
 use super::history::Index;
-use super::snapshot::is_kept;
 use super::watcher::Feeds;
 use super::{
     Class, CommitError, Compacted, Entry, Guard, Op, Pending, Range, ReadError, Reading, Revision, Store, Txn, Watcher,
+    is_kept,
 };
 use disk::{Disk, Folder};
 use frame::FrameWriter;

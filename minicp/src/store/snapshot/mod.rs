@@ -19,7 +19,7 @@ use mote_api::tree::Value;
 use super::log::disk::{Disk, Folder};
 use super::log::writer::{Kept, write_snapshot};
 use super::log::{OpenError, recover};
-use super::{Range, Revision};
+use super::{Range, Revision, is_kept};
 
 /// Revisions between a snapshot's and the restored store's: more than any store writes between a backup and its loss.
 pub const REVISIONS_AHEAD: u64 = 1_000_000_000;
@@ -70,11 +70,6 @@ pub struct Summary {
     pub encrypted: usize,
     /// Entries by `<group or core>/<plural>`.
     pub resources: BTreeMap<String, usize>,
-}
-
-/// Keys that no snapshot holds: heartbeats and events, which are not worth a write.
-pub fn is_kept(key: &str) -> bool {
-    !super::VOLATILE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 impl Snapshot {
