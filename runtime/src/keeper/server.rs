@@ -1,5 +1,6 @@
 //! The keeper's loop: one poll over listener, clients, SIGCHLD, reports, logs and adopted processes. Idle it sleeps for ever.
 
+mod polled;
 mod requests;
 
 use super::attach::Attachment;
@@ -20,36 +21,15 @@ use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use polled::{Polled, Source};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub(crate) const CONTAINERS_MAX: usize = 2048;
 pub(crate) const EXECS_MAX: usize = 256;
-
-/// What a ready descriptor stands for. Containers by their ids, which are shared: the loop makes nothing on the heap.
-enum Source {
-    Listener,
-    Children,
-    Client(u64),
-    Report(Rc<str>),
-    Output(Rc<str>),
-    Attached(Rc<str>, u64),
-    Parting(u64),
-    Adopted(Rc<str>),
-    ExecOutput(i32),
-    ExecReport(i32),
-}
-
-/// What is polled, and what each stands for; kept from turn to turn for their memory.
-#[derive(Default)]
-struct Polled {
-    fds: Vec<sys::PollFd>,
-    sources: Vec<Source>,
-}
 
 pub(crate) struct Server {
     polled: Polled,
@@ -189,11 +169,11 @@ impl Server {
 
     /// Waits, and does what there is to do.
     fn turn(&mut self) -> io::Result<()> {
-        let mut polled = self.wait()?;
-        for (source, fd) in polled.sources.drain(..).zip(&polled.fds) {
-            if !fd.state().is_empty() {
-                self.handle(source, fd.state());
-            }
+        let mut polled = std::mem::take(&mut self.polled);
+        self.watch(&mut polled);
+        polled.wait(self.patience())?;
+        for (source, state) in polled.ready() {
+            self.handle(source, state);
         }
         self.polled = polled;
         self.expire();
@@ -206,13 +186,9 @@ impl Server {
         starting || !self.execs.is_empty() || self.clients.iter().any(|c| c.wants_write())
     }
 
-    fn wait(&mut self) -> io::Result<Polled> {
-        let mut polled = std::mem::take(&mut self.polled);
-        polled.fds.clear();
-        let mut add = |fd: BorrowedFd<'_>, flags, source| {
-            polled.sources.push(source);
-            polled.fds.push(sys::PollFd::new(fd, flags));
-        };
+    /// All that may have something to say.
+    fn watch(&self, polled: &mut Polled) {
+        let mut add = |fd: BorrowedFd<'_>, flags, source| polled.add(fd, flags, source);
         let read = PollFlags::POLLIN;
         add(self.children.as_fd(), read, Source::Children);
         add(self.listener.as_fd(), read, Source::Listener);
@@ -248,20 +224,20 @@ impl Server {
         for client in &self.parting {
             client.watched().into_iter().for_each(|(fd, flags)| add(fd, flags, Source::Parting(client.number)));
         }
+    }
+
+    /// Up to the next deadline.
+    fn patience(&self) -> PollTimeout {
         let attached = self.held.values().flat_map(Held::attached).chain(&self.parting);
         let deadlines = attached.filter_map(Attachment::deadline);
         let deadlines =
             deadlines.chain(self.execs.iter().filter_map(|e| e.deadline)).chain(self.removals.iter().map(|r| r.next));
-        let timeout = match deadlines.min() {
+        match deadlines.min() {
             None => PollTimeout::NONE,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
                 PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::MAX)
             }
-        };
-        match sys::poll(&mut polled.fds, timeout) {
-            Ok(()) | Err(nix::errno::Errno::EINTR) => Ok(polled),
-            Err(e) => Err(e.into()),
         }
     }
 
