@@ -1,7 +1,7 @@
 use super::*;
 use crate::container::{Log, Stdio};
 use crate::keeper::record::Record;
-use crate::sys::allocations;
+use crate::sys::{self, allocations};
 use std::io::Write;
 
 /// A keeper that holds two containers, which are one `sleep`.
