@@ -20,9 +20,11 @@ mod failure;
 mod identity;
 pub mod keeper;
 pub mod oci_cli;
+mod print;
 pub mod seccomp;
 mod stages;
 mod sys;
 pub mod user;
 
+pub use print::print;
 pub use sys::{end_on_closed_pipe, enter};

@@ -216,6 +216,21 @@ fn a_closed_pipe_ends_what_only_prints() {
     }
 }
 
+/// What a command prints is its result: it did not come about, and that is an error like others.
+#[test]
+fn a_full_disk_is_an_error_of_what_only_prints() {
+    if another() {
+        return;
+    }
+    for words in [&["--version"][..], &["--help"], &["features"], &["list"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(runtime()).args(words).stdin(Stdio::null()).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("No space left on device") && said.lines().count() == 1, "{words:?}: {said}");
+    }
+}
+
 /// No file of the runtime's, nor the container's, gets the number of a stream the caller has closed.
 #[test]
 fn closed_streams_are_nothing() {

@@ -1,5 +1,8 @@
 //! Bad input: a clear error where the user looks, nothing half-made left, no panic.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::harness::node::container;
@@ -200,4 +203,26 @@ fn check_says_what_this_machine_lacks() {
         .expect("unshare");
     let said = String::from_utf8_lossy(&hidden.stdout);
     assert!(!hidden.status.success() && said.contains("cgroup"), "{said}");
+}
+
+/// Nobody reads what a command prints: it ends as C programs do. A full disk cannot take it: that is an error, in one line.
+#[test]
+fn what_cannot_be_printed_is_no_panic() {
+    let data = tempfile::tempdir().unwrap();
+    let data = format!("--data-dir={}", data.path().display());
+    for words in [&["--help"][..], &["version"], &["check"], &["image", "list", &data], &["image", "df", &data]] {
+        let with = |stdout: Stdio| {
+            let mut command = Command::new(mote());
+            command.args(words).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+            command.spawn().unwrap().wait_with_output().unwrap()
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let unheard = with(writer.into());
+        assert!(unheard.status.signal() == Some(libc::SIGPIPE) && unheard.stderr.is_empty(), "{words:?}: {unheard:?}");
+        let full = with(std::fs::File::options().write(true).open("/dev/full").unwrap().into());
+        let said = String::from_utf8_lossy(&full.stderr).into_owned();
+        assert!(full.status.code() == Some(1) && said.contains("No space left on device"), "{words:?}: {full:?}");
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+    }
 }

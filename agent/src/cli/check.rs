@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use mote_runtime::check::{Finding, Level, check};
+use mote_runtime::show;
 
 use super::flags::{self, Flag, stopped};
 
@@ -39,13 +40,13 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
             .iter()
             .map(|f| serde_json::json!({"level": word(f), "what": f.what, "says": f.says, "fix": f.fix}))
             .collect();
-        println!("{}", serde_json::Value::Array(list));
+        show!("{}", serde_json::Value::Array(list));
     } else {
         for finding in &findings {
             let colon = if finding.says.is_empty() { "" } else { ": " };
-            println!("{:8} {}{colon}{}", word(finding), finding.what, finding.says);
+            show!("{:8} {}{colon}{}", word(finding), finding.what, finding.says);
             if !finding.fix.is_empty() {
-                println!("         {}", finding.fix);
+                show!("         {}", finding.fix);
             }
         }
     }

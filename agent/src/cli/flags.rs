@@ -106,7 +106,7 @@ pub(super) const DATA_DIR: Flag<PathBuf> = Flag {
 pub(super) fn stopped(stop: Stop, help: &str) -> ExitCode {
     match stop {
         Stop::Help => {
-            print!("{help}");
+            mote_runtime::print(format_args!("{help}"));
             ExitCode::SUCCESS
         }
         Stop::Usage(why) => super::usage(&why),

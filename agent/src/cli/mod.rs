@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
             }
         }
         Ok(None) | Ok(Some(lexopt::Arg::Long("help") | lexopt::Arg::Short('h'))) => {
-            print!("{}", help());
+            mote_runtime::print(format_args!("{}", help()));
             ExitCode::SUCCESS
         }
         Ok(Some(lexopt::Arg::Long("version") | lexopt::Arg::Short('V'))) => version::run(parser),

@@ -76,7 +76,7 @@ pub(super) fn token(mut parser: lexopt::Parser) -> ExitCode {
     let file = token_file(&dir);
     match std::fs::read_to_string(&file) {
         Ok(token) => {
-            print!("{token}");
+            mote_runtime::print(format_args!("{token}"));
             ExitCode::SUCCESS
         }
         Err(error) => {

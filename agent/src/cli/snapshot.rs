@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 use minicp::store::snapshot::{Snapshot, SnapshotError, Summary};
 use mote_api::tree::{Value as Tree, json};
+use mote_runtime::show;
 
 use super::flags::Given;
 use super::process::block_on;
@@ -45,7 +46,7 @@ pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
     let args = match parse(parser) {
         Ok(Some(args)) => args,
         Ok(None) => {
-            print!("{HELP}");
+            mote_runtime::print(format_args!("{HELP}"));
             return ExitCode::SUCCESS;
         }
         Err(why) => return super::usage(&why.to_string()),
@@ -58,8 +59,8 @@ pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
         _ => Snapshot::read(&args.file).map(|s| told(&s.summary(), &args.file)).map_err(|e| format!("verify: {e}")),
     };
     match done {
-        Ok((_, answer)) if args.json => println!("{answer}"),
-        Ok((text, _)) => println!("{text}"),
+        Ok((_, answer)) if args.json => show!("{answer}"),
+        Ok((text, _)) => show!("{text}"),
         Err(why) => return super::failed(&why),
     }
     ExitCode::SUCCESS

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::flags::{self, Flag, stopped};
+use mote_runtime::show;
 
 const USAGE: &str = "mote version: say which mote this is, and for which machine\n\nusage: mote version\n";
 
@@ -14,6 +15,6 @@ pub(super) fn run(mut parser: lexopt::Parser) -> ExitCode {
     if let Err(stop) = flags::read(&mut parser, FLAGS, &mut ()) {
         return stopped(stop, USAGE);
     }
-    println!("mote {} {}", env!("CARGO_PKG_VERSION"), mote_images::Platform::host());
+    show!("mote {} {}", env!("CARGO_PKG_VERSION"), mote_images::Platform::host());
     ExitCode::SUCCESS
 }

@@ -3,6 +3,7 @@
 use super::args::Args;
 use super::state::{State, Status};
 use crate::cgroup::{self, Layout};
+use crate::show;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ pub(super) fn events(args: &Args, id: &str) -> Result<u8, String> {
     let layout = Layout::discover();
     let line = || json!({"type": "stats", "id": id, "data": stats(&layout, state.cgroup())});
     if args.flag("stats") {
-        println!("{}", line());
+        show!("{}", line());
         return Ok(0);
     }
     let interval = args.value("interval").map_or(Some(Duration::from_millis(INTERVAL_MS)), duration);
@@ -30,11 +31,11 @@ pub(super) fn events(args: &Args, id: &str) -> Result<u8, String> {
         std::thread::sleep(LOOK.min(next.saturating_duration_since(Instant::now())));
         let now = cgroup::oom_kills(&layout, state.cgroup());
         if now > killed {
-            println!("{}", json!({"type": "oom", "id": id}));
+            show!("{}", json!({"type": "oom", "id": id}));
             killed = now;
         }
         if Instant::now() >= next {
-            println!("{}", line());
+            show!("{}", line());
             next = Instant::now() + interval;
         }
     }

@@ -12,6 +12,7 @@ mod state;
 mod update;
 
 use crate::container::valid_id;
+use crate::show;
 use args::Args;
 use serde_json::json;
 use std::cell::RefCell;
@@ -152,17 +153,17 @@ fn dispatch(args: &Args) -> Result<u8, String> {
         crate::end_on_closed_pipe();
     }
     if args.flag("version") {
-        println!("mote-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::VERSION);
+        show!("mote-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::VERSION);
         return Ok(0);
     }
     if args.flag("help") || command.is_empty() || command == "help" {
-        print!("{USAGE}");
+        crate::print(format_args!("{USAGE}"));
         return Ok(u8::from(command.is_empty() && !args.flag("help")));
     }
     match command {
         "list" => return state::list(args).map(|()| 0),
         "features" => {
-            println!("{:#}", spec::features());
+            show!("{:#}", spec::features());
             return Ok(0);
         }
         "spec" => return spec::write(args).map(|()| 0),

@@ -7,6 +7,7 @@ use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::{self, Address, Unit};
 use crate::cgroup::{self, Layout, rdt};
 use crate::container::extras::{Hook, Hooks};
+use crate::show;
 use crate::stages::hooks;
 use crate::sys;
 use nix::sys::signal::Signal;
@@ -143,7 +144,7 @@ fn owner(uid: i64) -> String {
 }
 
 pub(super) fn print(args: &Args, id: &str) -> Result<u8, String> {
-    println!("{:#}", State::read(args, id)?.json());
+    show!("{:#}", State::read(args, id)?.json());
     Ok(0)
 }
 
@@ -154,15 +155,15 @@ pub(super) fn list(args: &Args) -> Result<(), String> {
     let states: Vec<Value> = ids.iter().filter_map(|id| State::read(args, id).ok()).map(|s| s.json()).collect();
     match args.value("format").unwrap_or("table") {
         _ if args.flag("quiet") => {
-            states.iter().for_each(|s| println!("{}", s.get("id").and_then(Value::as_str).unwrap_or_default()))
+            states.iter().for_each(|s| show!("{}", s.get("id").and_then(Value::as_str).unwrap_or_default()))
         }
-        "json" => println!("{}", Value::Array(states)),
+        "json" => show!("{}", Value::Array(states)),
         "table" => {
-            println!("{:<24}{:<10}{:<12}{:<32}{:<32}OWNER", "ID", "PID", "STATUS", "BUNDLE", "CREATED");
+            show!("{:<24}{:<10}{:<12}{:<32}{:<32}OWNER", "ID", "PID", "STATUS", "BUNDLE", "CREATED");
             for s in &states {
                 let text = |key: &str| s.get(key).and_then(Value::as_str).unwrap_or_default();
                 let pid = s.get("pid").and_then(Value::as_i64).unwrap_or_default();
-                println!(
+                show!(
                     "{:<23} {pid:<9} {:<11} {:<31} {:<31} {}",
                     text("id"),
                     text("status"),
@@ -238,7 +239,7 @@ pub(super) fn ps(args: &Args, id: &str) -> Result<u8, String> {
     let pids = cgroup::processes(&Layout::discover(), state.cgroup()).map_err(|e| e.to_string())?;
     match args.value("format").unwrap_or("table") {
         "json" => {
-            println!("{}", json!(pids));
+            show!("{}", json!(pids));
             return Ok(0);
         }
         "table" => {}
@@ -254,11 +255,11 @@ pub(super) fn ps(args: &Args, id: &str) -> Result<u8, String> {
     let head = lines.next().unwrap_or_default();
     let column = head.split_whitespace().position(|word| word == "PID");
     let column = column.ok_or("couldn't find PID field in ps output")?;
-    println!("{head}");
+    show!("{head}");
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|n| n.parse().ok());
         if pid.is_some_and(|pid: i32| pids.contains(&pid)) {
-            println!("{line}");
+            show!("{line}");
         }
     }
     Ok(0)

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use mote_images::{Cancel, Compression, Damage, Error, ImageConfig, PackLayer, PackSpec, Platform, Reference, Store};
+use mote_runtime::show;
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 
@@ -60,7 +61,7 @@ pub(super) fn run(parser: lexopt::Parser) -> ExitCode {
     match parse(parser) {
         Ok(None) => {
             let registry_flags: Vec<_> = registries::FLAGS.iter().collect();
-            print!("{HELP}{}", flags::lines(&registry_flags));
+            mote_runtime::print(format_args!("{HELP}{}", flags::lines(&registry_flags)));
             ExitCode::SUCCESS
         }
         Ok(Some((verb, args))) => match execute(&verb, args) {
@@ -102,7 +103,7 @@ fn execute(verb: &str, mut args: Args) -> Result<ExitCode, Failure> {
             show::images(&store.list()?, args.json);
             if !args.json {
                 let usage = store.usage()?;
-                println!("on disk: {}", bytes_text(usage.layers + usage.blobs + usage.partial));
+                show!("on disk: {}", bytes_text(usage.layers + usage.blobs + usage.partial));
             }
         }
         ("df", []) => show::disk(&store, args.json)?,
@@ -115,10 +116,10 @@ fn execute(verb: &str, mut args: Args) -> Result<ExitCode, Failure> {
         ("rm", [_, ..]) => {
             for text in &words {
                 store.remove(&text.parse()?)?;
-                println!("forgot {text}");
+                show!("forgot {text}");
             }
         }
-        ("prune", []) => println!("freed {}", bytes_text(store.prune()?)),
+        ("prune", []) => show!("freed {}", bytes_text(store.prune()?)),
         ("verify", []) => return verify(&store, &args, &cancel),
         ("import", [path]) => import(&store, path.as_ref(), &args, &cancel)?,
         ("export", [texts @ .., path]) if !texts.is_empty() => export(&store, texts, path.as_ref(), &args, &cancel)?,
@@ -156,7 +157,7 @@ fn push(store: &Store, from: &str, to: &str, args: &Args, cancel: &Cancel) -> Re
     // One registry's credentials are not for another's.
     options.credentials = options.credentials.filter(|_| from.registry() == to.registry());
     let digest = store.push(&from, &to, args.credentials()?, &options, &Shown::new(""), cancel)?;
-    println!("{to} {digest}");
+    show!("{to} {digest}");
     Ok(())
 }
 
@@ -188,14 +189,14 @@ fn verify(store: &Store, args: &Args, cancel: &Cancel) -> Result<ExitCode, Failu
         let list = |damage: &[Damage]| -> Vec<_> {
             damage.iter().map(|found| json!({ "what": found.part.to_string(), "why": found.why })).collect()
         };
-        println!("{}", json!({ "damage": list(&found), "left": list(&left) }));
+        show!("{}", json!({ "damage": list(&found), "left": list(&left) }));
     } else {
-        found.iter().for_each(|found| println!("{}: {}", found.part, found.why));
+        found.iter().for_each(|found| show!("{}: {}", found.part, found.why));
         match (found.is_empty(), left.is_empty()) {
-            (true, _) => println!("all is as it was written"),
-            (false, true) => println!("all of it is repaired"),
+            (true, _) => show!("all is as it was written"),
+            (false, true) => show!("all of it is repaired"),
             (false, false) if args.repair => {
-                left.iter().for_each(|left| println!("not repaired: {}: {}", left.part, left.why));
+                left.iter().for_each(|left| show!("not repaired: {}: {}", left.part, left.why));
             }
             (false, false) => {}
         }
@@ -211,10 +212,10 @@ fn collect(store: &Store, args: &Args, cancel: &Cancel) -> Result<(), Failure> {
         mote_images::can_fetch(reference, digest, &args.registries, cancel)
     })?;
     if args.json {
-        println!("{}", json!({ "images": swept.images, "freed": swept.freed, "wanted": swept.wanted }));
+        show!("{}", json!({ "images": swept.images, "freed": swept.freed, "wanted": swept.wanted }));
     } else {
-        swept.images.iter().for_each(|image| println!("deleted {image}"));
-        println!("freed {} of {}", bytes_text(swept.freed), bytes_text(swept.wanted));
+        swept.images.iter().for_each(|image| show!("deleted {image}"));
+        show!("freed {} of {}", bytes_text(swept.freed), bytes_text(swept.wanted));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mote_images::{Error, Image, Store};
+use mote_runtime::show;
 use serde_json::json;
 
 use crate::progress::bytes_text;
@@ -19,7 +20,7 @@ pub(super) fn disk(store: &Store, as_json: bool) -> Result<(), Error> {
         ("available", space.available),
     ];
     if as_json {
-        println!("{}", json!(rows.iter().map(|(name, bytes)| (*name, *bytes)).collect::<BTreeMap<_, _>>()));
+        show!("{}", json!(rows.iter().map(|(name, bytes)| (*name, *bytes)).collect::<BTreeMap<_, _>>()));
         return Ok(());
     }
     for ((name, bytes), what) in rows.iter().zip([
@@ -30,7 +31,7 @@ pub(super) fn disk(store: &Store, as_json: bool) -> Result<(), Error> {
         "the file system under it",
         "",
     ]) {
-        println!("{}", format!("{name:9}  {:>9}  {what}", bytes_text(*bytes)).trim_end());
+        show!("{}", format!("{name:9}  {:>9}  {what}", bytes_text(*bytes)).trim_end());
     }
     Ok(())
 }
@@ -46,15 +47,15 @@ pub(super) fn images(images: &[Image], as_json: bool) {
                     "platform": image.config.platform.to_string(), "size": image.size, "layers": layers })
             })
             .collect();
-        println!("{}", json!({ "images": list }));
+        show!("{}", json!({ "images": list }));
         return;
     }
     let width = images.iter().map(|image| image.reference.familiar().len()).max().unwrap_or(0).max(9);
-    println!("{:width$}  {:12}  {:14}  {:>6}  {:>9}", "REFERENCE", "ID", "PLATFORM", "LAYERS", "SIZE");
+    show!("{:width$}  {:12}  {:14}  {:>6}  {:>9}", "REFERENCE", "ID", "PLATFORM", "LAYERS", "SIZE");
     for image in images {
         let id: String = image.id.hex().chars().take(12).collect();
         let platform = image.config.platform.to_string();
-        println!(
+        show!(
             "{:width$}  {id:12}  {platform:14}  {:>6}  {:>9}",
             image.reference.familiar(),
             image.layers.len(),
