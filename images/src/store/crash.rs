@@ -20,8 +20,21 @@ mod scripted;
 #[derive(Clone)]
 enum Node {
     File { mode: u32, bytes: Arc<Vec<u8>> },
-    Folder { mode: u32, names: BTreeMap<String, u64> },
+    Folder { mode: u32, names: BTreeMap<String, Name> },
     Link(PathBuf),
+}
+
+/// What a name leads to. Its kind stands beside it, as on a disk: another thread may take the thing away before a scan comes to it.
+#[derive(Clone, Copy)]
+struct Name {
+    inode: u64,
+    is_folder: bool,
+}
+
+impl Name {
+    fn of(meta: &std::fs::Metadata) -> Name {
+        Name { inode: meta.ino(), is_folder: meta.is_dir() }
+    }
 }
 
 type Nodes = BTreeMap<u64, Node>;
@@ -39,7 +52,7 @@ enum Luck {
 
 struct Cut {
     step: String,
-    root: u64,
+    root: Name,
     now: Nodes,
     durable: Nodes,
     /// How many promises had been made.
@@ -61,7 +74,7 @@ impl Fake {
     fn before(&self, step: String) -> std::sync::MutexGuard<'_, State> {
         let mut state = self.0.lock().unwrap();
         let now = scan(&state.root);
-        let root = state.root.symlink_metadata().unwrap().ino();
+        let root = Name::of(&state.root.symlink_metadata().unwrap());
         let (durable, promises) = (state.durable.clone(), state.promises);
         state.cuts.push(Cut { step, root, now, durable, promises });
         state
@@ -74,7 +87,7 @@ fn scan_one(path: &Path, nodes: &mut Nodes) {
         let mut found = BTreeMap::new();
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
             if let Ok(meta) = entry.path().symlink_metadata() {
-                found.insert(entry.file_name().into_string().unwrap(), meta.ino());
+                found.insert(entry.file_name().into_string().unwrap(), Name::of(&meta));
             }
         }
         Node::Folder { mode: meta.mode(), names: found }
@@ -141,7 +154,7 @@ fn coin(seed: &mut u64) -> u64 {
 
 impl Cut {
     /// Makes the folder as it would be found after the cut.
-    fn build(&self, inode: u64, to: &Path, luck: &mut Luck) {
+    fn build(&self, Name { inode, is_folder }: Name, to: &Path, luck: &mut Luck) {
         let (durable, now) = (self.durable.get(&inode), self.now.get(&inode));
         let late = match luck {
             Luck::None => false,
@@ -152,7 +165,7 @@ impl Cut {
         let empty_folder = Node::Folder { mode: 0o755, names: BTreeMap::new() };
         let empty_file = Node::File { mode: 0o600, bytes: Arc::default() };
         // A name that was written for a thing that was not: an empty one.
-        let node = node.unwrap_or(if matches!(now, Some(Node::Folder { .. })) { &empty_folder } else { &empty_file });
+        let node = node.unwrap_or(if is_folder { &empty_folder } else { &empty_file });
         match node {
             Node::File { mode, bytes } => {
                 let mut part = bytes.len();
@@ -172,8 +185,8 @@ impl Cut {
             }
             Node::Folder { mode, names } => {
                 std::fs::create_dir_all(to).unwrap();
-                for (name, inode) in names {
-                    self.build(*inode, &to.join(name), luck);
+                for (name, leads_to) in names {
+                    self.build(*leads_to, &to.join(name), luck);
                 }
                 std::fs::set_permissions(to, PermissionsExt::from_mode(*mode)).unwrap();
             }
