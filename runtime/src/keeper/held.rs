@@ -243,11 +243,11 @@ impl Held {
         buffer: &mut [u8; CHUNK_BYTES],
         journal: &Journal,
     ) -> Exit {
-        if let Some(stdio) = &mut self.stdio {
-            stdio.drain(buffer, journal);
-        }
         if !self.record.own_pids && !self.record.cgroup.is_empty() {
             let _ = cgroup::signal_all(layout, &self.record.cgroup, libc::SIGKILL); // what it left behind
+        }
+        if self.stdio.as_mut().is_some_and(|stdio| !stdio.drain(buffer, journal)) {
+            complain!("log of {}: it has ended, and somebody goes on writing", self.record.id);
         }
         let told = status.map_or_else(lost, Exit::of);
         let oom_killed =

@@ -22,6 +22,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// More than two FIFOs and a terminal hold, however large their owner has made them (fs.pipe-max-size is 1 MiB).
+const REST_BYTES_MAX: usize = 4 << 20;
 /// Under this word after its id the guard keeps a container's terminal.
 const TERMINAL: &str = "t";
 /// And its clients under this letter and their numbers.
@@ -183,30 +185,38 @@ impl Stdio {
 
     /// Reads what there is, but no further than clients can follow. True = there may be more.
     pub(crate) fn pump(&mut self, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) -> bool {
-        self.pump_while(buffer, journal, |audience| !audience.waits())
+        self.pump_while(buffer, journal, |audience, _| !audience.waits())
     }
 
-    /// Everything, at the container's end.
-    pub(crate) fn drain(&mut self, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) {
-        while self.pump_while(buffer, journal, |_| true) {}
+    /// Everything that is there at the container's end. Who lives on and goes on writing is not waited for: false = somebody does.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) -> bool {
+        let mut left = REST_BYTES_MAX;
+        let mut more = true;
+        while more && left > 0 {
+            more = self.pump_while(buffer, journal, |_, taken| {
+                left = left.saturating_sub(taken);
+                left > 0
+            });
+        }
         (self.input, self.terminal) = (None, Terminal::None);
+        !more
     }
 
     fn pump_while(
         &mut self,
         buffer: &mut [u8; CHUNK_BYTES],
         journal: &Journal,
-        go_on: impl Fn(&Audience) -> bool,
+        mut go_on: impl FnMut(&Audience, usize) -> bool,
     ) -> bool {
         let now = super::record::now_ns();
         let said = self.terminal.master().is_some_and(|master| forward(master, &mut self.out, buffer));
         let audience = &mut self.audience;
         let mut more = said;
         for (fifo, stream) in [(&mut self.out, Stream::Stdout), (&mut self.err, Stream::Stderr)] {
-            more |= go_on(audience)
+            more |= go_on(audience, 0)
                 && self.file.pump(fifo, stream, now, buffer, journal, &mut |chunk| {
                     audience.copy(stream, chunk);
-                    go_on(audience)
+                    go_on(audience, chunk.len())
                 });
         }
         more

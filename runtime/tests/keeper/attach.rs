@@ -5,6 +5,8 @@ use crate::node::{Node, WAIT, kill, pair};
 use mote_runtime::container::{Container, Log, Stdin, Stdio, Talk};
 use mote_runtime::keeper::protocol::*;
 use mote_runtime::keeper::session::{self, Attached};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::{SysconfVar, sysconf};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -142,18 +144,21 @@ fn a_terminal_and_its_keepers() {
 #[test]
 fn a_client_that_does_not_read_is_dropped_and_the_container_goes_on() {
     let mut node = Node::new("stalls");
-    // More than FIFO, pipe and what may wait hold together.
-    let container = talking(&node, "c", "read go; seq 160000; exit 2", Stdin::Open, false);
+    let container = talking(&node, "c", "read count; seq $count; exit 2", Stdin::Open, false);
     node.start(container).unwrap();
     let (lazy, keen) = (attach(&node, "c", true), attach(&node, "c", false));
-    say(&lazy, "go\n");
+    // More than FIFO (16 pages), pipe and what has been read hold together; a line is five digits and an end.
+    fcntl(&lazy.stdout, FcntlArg::F_SETPIPE_SZ(1)).unwrap();
+    let page_bytes = sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap() as usize;
+    let count = 20_000 + 20 * page_bytes / 6;
+    say(&lazy, &format!("{count}\n"));
     let heard = std::thread::scope(|scope| {
         let keen = scope.spawn(|| hear(&keen.stdout, ""));
         assert_eq!(node.exit("c").code, 2);
         keen.join().unwrap()
     });
-    assert_eq!(heard.lines().count(), 160_000);
-    assert!(heard.ends_with("\n160000\n"));
+    assert_eq!(heard.lines().count(), count);
+    assert!(heard.ends_with(&format!("\n{count}\n")));
     assert!(joined(&node.log("c")) == heard, "the log has the same");
     assert!(hear(&lazy.stdout, "").len() < heard.len(), "what it had not read when it was dropped is lost to it");
 }

@@ -1,6 +1,7 @@
 //! Clients and containers that would hold the keeper up.
 
 use crate::node::{Node, WAIT, cgroup_folders};
+use mote_runtime::container::NamespaceKind;
 use mote_runtime::keeper::protocol::*;
 use mote_runtime::keeper::{self, Client};
 use std::path::PathBuf;
@@ -48,4 +49,17 @@ fn hostile_clients_do_not_stop_it() {
         assert!(matches!(decoder.next_frame::<Message>(), Ok(Some(Message::Reply { reply: Reply::Failed(_), .. }))));
     }
     assert!(keeper::hello(node.run.path()).is_ok());
+}
+
+/// Without a PID namespace of its own: what it leaves behind writes faster than anybody reads.
+#[test]
+fn a_survivor_that_never_stops_talking_does_not_put_off_the_end() {
+    let mut node = Node::new("survivor");
+    let script = "busybox yes more than can be said & while [ ! -e /flag/up ]; do sleep 0.01; done; exit 7";
+    let mut container = node.container("c", script);
+    container.namespaces.retain(|n| n.kind != NamespaceKind::Pid);
+    node.start(container).unwrap();
+    node.wait_for_line("c", "stdout F more than can be said");
+    node.raise_flag("c");
+    assert_eq!(node.exit("c").code, 7);
 }

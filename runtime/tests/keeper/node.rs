@@ -20,7 +20,8 @@ pub(crate) struct Node {
 pub(crate) fn exe() -> PathBuf {
     std::env::var_os("KEEPER_EXE").map_or_else(|| env!("CARGO_BIN_EXE_mote-keeper").into(), PathBuf::from)
 }
-pub(crate) const WAIT: Duration = Duration::from_secs(20);
+/// Of what ends in milliseconds, but in a processor made of software in half a minute at times.
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
 
 impl Node {
     pub(crate) fn new(name: &str) -> Self {
