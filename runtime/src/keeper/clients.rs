@@ -5,6 +5,7 @@ use super::protocol::{Event, Failure, FailureKind, FrameError, Reply, Told, enco
 use crate::descriptors;
 use nix::sys::socket::MsgFlags;
 use std::io::{self, ErrorKind, Write};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -42,7 +43,9 @@ impl Clients {
         self.all.iter()
     }
 
-    pub(crate) fn accept(&mut self, listener: &UnixListener) {
+    /// All who have come by now: their ids.
+    pub(crate) fn accept(&mut self, listener: &UnixListener) -> RangeInclusive<u64> {
+        let first = self.last_id + 1;
         while let Ok((stream, _)) = listener.accept() {
             if self.all.len() >= CLIENTS_MAX || !trusted(&stream) || stream.set_nonblocking(true).is_err() {
                 continue; // dropped = closed
@@ -62,6 +65,7 @@ impl Clients {
                 dead: false,
             });
         }
+        first..=self.last_id
     }
 
     /// Everything that has come from client `id` by now; to be given back by [`Clients::handled`].

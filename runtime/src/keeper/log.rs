@@ -12,8 +12,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Rounds over one stream before the others get their turn.
-const ROUNDS_MAX: usize = 16;
+/// Rounds over one stream before the others, and who asks something, get their turn: about what a FIFO holds.
+const ROUNDS_MAX: usize = 4;
 
 /// The live file of one container.
 pub(crate) struct LogFile {

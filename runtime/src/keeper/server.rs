@@ -242,7 +242,8 @@ impl Server {
 
     fn handle(&mut self, source: Source, state: PollFlags) {
         match source {
-            Source::Listener => self.clients.accept(&self.listener),
+            // Most have asked already: another turn would be a detour.
+            Source::Listener => self.clients.accept(&self.listener).for_each(|id| self.listen_to(id)),
             Source::Children => self.reap(),
             Source::Client(id) => {
                 self.clients.flush(id);
