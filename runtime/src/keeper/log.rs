@@ -9,7 +9,7 @@ use super::line::{self, CHUNK_BYTES, Stream};
 use crate::container::Log;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Rounds over one stream before the others, and who asks something, get their turn: about what a FIFO holds.
@@ -20,12 +20,14 @@ pub(crate) struct LogFile {
     log: Log,
     file: Option<File>,
     bytes: u64,
+    /// Taken from the container since the disk took the last of it.
+    lost_bytes: u64,
 }
 
 impl LogFile {
     /// Not open yet.
     pub(crate) fn new(log: Log) -> Self {
-        Self { log, file: None, bytes: 0 }
+        Self { log, file: None, bytes: 0, lost_bytes: 0 }
     }
 
     /// For the first time, or after someone else moved the file away.
@@ -54,10 +56,12 @@ impl LogFile {
                 Ok(count) => {
                     let chunk = buffer.get(..count).unwrap_or_default();
                     let written = prepared.and_then(|()| line::format(chunk, stream, now_ns, |text| self.append(text)));
-                    if let Err(e) = written.and_then(|()| journal.clear()) {
-                        complain!("write log {}: {e}", self.log.path.display());
-                        let _ = journal.clear();
-                        self.file = None; // tried again at the next read: a full disk may have been emptied
+                    match written.and_then(|()| journal.clear()) {
+                        Ok(()) => self.go_on(),
+                        Err(e) => {
+                            self.lose(count, &e);
+                            let _ = journal.clear();
+                        }
                     }
                     if !heard(buffer.get(..count).unwrap_or_default()) {
                         return true;
@@ -68,6 +72,22 @@ impl LogFile {
             }
         }
         true
+    }
+
+    /// The container goes on whatever becomes of its log. Told once, for this comes with every line while a disk is full.
+    fn lose(&mut self, count: usize, cause: &io::Error) {
+        if self.lost_bytes == 0 {
+            complain!("write log {}: {cause}: lost until that can be done again", self.log.path.display());
+        }
+        self.lost_bytes += count as u64;
+        self.file = None; // tried again at the next read: the disk may have been emptied
+    }
+
+    fn go_on(&mut self) {
+        if self.lost_bytes > 0 {
+            complain!("write log {}: can be done again, {} bytes were lost", self.log.path.display(), self.lost_bytes);
+            self.lost_bytes = 0;
+        }
     }
 
     fn prepare(&mut self) -> io::Result<()> {
@@ -94,7 +114,11 @@ impl LogFile {
         if aside.exists() {
             return Ok(()); // twice in a second: the file grows a little longer
         }
-        std::fs::rename(&self.log.path, &aside)?;
+        match std::fs::rename(&self.log.path, &aside) {
+            // Moved by us already, and then there was no room for the next.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
         self.reopen()?;
         let mut old = rotated(&self.log.path);
         old.sort();
@@ -106,18 +130,25 @@ impl LogFile {
     }
 }
 
+/// Where to go on, and how many bytes are there. A line that a full disk or a power cut has torn is ended, or the next would be part of it.
 fn open_append(path: &Path) -> io::Result<(File, u64)> {
-    let open = || OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-    let file = match (open(), path.parent()) {
+    let open = || OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path);
+    let mut file = match (open(), path.parent()) {
         (Err(e), Some(folder)) if e.kind() == io::ErrorKind::NotFound => {
             std::fs::create_dir_all(folder)?;
             open()
         }
         (opened, _) => opened,
     }?;
-    let bytes = file.metadata()?.len();
+    let mut bytes = file.metadata()?.len();
     if bytes == 0 {
         file.set_permissions(std::fs::Permissions::from_mode(0o640))?;
+        return Ok((file, bytes));
+    }
+    let mut last = [0];
+    if file.read_at(&mut last, bytes - 1)? == 1 && last != *b"\n" {
+        file.write_all(b"\n")?;
+        bytes += 1;
     }
     Ok((file, bytes))
 }
@@ -168,5 +199,41 @@ mod tests {
         log.reopen().unwrap();
         log.append(b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        (log.bytes, log.file) = (log.log.max_bytes, None);
+        std::fs::remove_file(&path).unwrap();
+        rotated(&path).iter().for_each(|old| std::fs::remove_file(old).unwrap()); // or it would be twice in a second
+        log.prepare().unwrap();
+        assert_eq!((log.bytes, path.exists()), (0, true), "it is made as soon as it can be");
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_tells_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let journal = Journal::open(dir.path()).unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let nonblock = nix::fcntl::OFlag::O_NONBLOCK.bits();
+        let mut from = File::options().read(true).write(true).custom_flags(nonblock).open(fifo).unwrap();
+        let mut log = LogFile::new(Log { path: path.clone(), ..Log::default() });
+        let mut say = |log: &mut LogFile, text: &str| {
+            from.write_all(text.as_bytes()).unwrap();
+            let more = log.pump(&mut from, Stream::Stdout, 0, &mut [0; CHUNK_BYTES], &journal, &mut |_| true);
+            assert!(!more, "what cannot be written is no reason to stay");
+            log.lost_bytes
+        };
+        assert_eq!(say(&mut log, "one\n"), 0);
+        // Torn as a disk does that is full in the middle of a line; then no file can be opened either.
+        log.file.as_mut().unwrap().write_all(b"1970-01-01T00:00:00.000000000Z stdout F tw").unwrap();
+        log.file = Some(File::options().append(true).open("/dev/full").unwrap());
+        std::fs::rename(&path, dir.path().join("aside")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!(say(&mut log, "two\n"), 4);
+        assert_eq!(say(&mut log, "three\n"), 10);
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(dir.path().join("aside"), &path).unwrap();
+        assert_eq!(say(&mut log, "four\n"), 0);
+        let line = |text| format!("1970-01-01T00:00:00.000000000Z stdout F {text}\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), ["one", "tw", "four"].map(line).concat());
     }
 }
