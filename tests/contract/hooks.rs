@@ -171,3 +171,28 @@ fn poststop_runs_on_every_path() {
     assert_eq!(stopped(&after), 1);
     after.nothing_left();
 }
+
+/// Killed while a hook runs, so before anybody may know the container: what is there by then is found and taken away.
+#[test]
+fn a_killed_creator_leaves_nothing_that_a_forced_delete_does_not_find() {
+    let mut bundle = Bundle::new("true");
+    let there = bundle.dir.path().join("there");
+    let script = format!("echo > {}; sleep 2", there.display());
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    let mut creator = bundle.command(&["create", "ID"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + WAIT;
+    while !there.exists() {
+        assert!(Instant::now() < until, "the hook does not run");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    creator.kill().unwrap();
+    creator.wait().unwrap();
+    assert_ne!(bundle.cgroups(), Vec::<PathBuf>::new());
+    bundle.ok(&["delete", "--force", "ID"]);
+    if another() {
+        return; // runc and crun leave the groups
+    }
+    bundle.nothing_left();
+    bundle.config["hooks"] = json!({});
+    assert_eq!(bundle.run().0, 0, "and its name is free");
+}

@@ -3,6 +3,7 @@
 //! No process of ours stays: `create` leaves the container's own first process, held before exec at a FIFO.
 
 mod args;
+mod delete;
 mod events;
 mod exec;
 mod foreground;
@@ -130,7 +131,7 @@ const COMMANDS: [(&str, bool, Command); 14] = [
     ("exec", true, exec::exec),
     ("state", false, state::print),
     ("kill", true, state::kill),
-    ("delete", false, state::delete),
+    ("delete", false, delete::delete),
     ("pause", false, state::pause),
     ("resume", false, state::resume),
     ("ps", true, state::ps),

@@ -35,11 +35,16 @@ struct Made {
 
 impl Made {
     fn group(&self) -> Group<'_> {
-        let unit = self.unit.as_ref().map_or("", |unit| unit.name.as_str());
-        let rdt = self.bundle.extras.rdt.as_ref();
-        let resctrl = rdt.map(|wanted| rdt::own(Path::new(rdt::ROOT), &self.bundle.container.id, wanted));
-        Group { cgroup: &self.bundle.container.cgroup.path, unit, resctrl: resctrl.unwrap_or_default() }
+        group_of(&self.bundle, self.unit.as_ref())
     }
+}
+
+pub(super) fn group_of<'a>(bundle: &'a Bundle, unit: Option<&'a Unit>) -> Group<'a> {
+    let container = &bundle.container;
+    let rdt = bundle.extras.rdt.as_ref();
+    let resctrl = rdt.map(|wanted| rdt::own(Path::new(rdt::ROOT), &container.id, wanted));
+    let unit = unit.map_or("", |unit| unit.name.as_str());
+    Group { cgroup: &container.cgroup.path, unit, resctrl: resctrl.unwrap_or_default() }
 }
 
 /// Who gets the terminal's master.
@@ -115,7 +120,7 @@ fn prepare(args: &Args, id: &str) -> Result<Bundle, String> {
 }
 
 /// Where the container's group is one of systemd's.
-fn unit(args: &Args, id: &str, bundle: &mut Bundle) -> Result<Option<Unit>, String> {
+pub(super) fn unit(args: &Args, id: &str, bundle: &mut Bundle) -> Result<Option<Unit>, String> {
     if !args.flag("systemd-cgroup") {
         return Ok(None);
     }
@@ -128,12 +133,17 @@ fn unit(args: &Args, id: &str, bundle: &mut Bundle) -> Result<Option<Unit>, Stri
     Ok(Some(unit))
 }
 
+/// Not so for an ordinary user to whom none is delegated.
+pub(super) fn has_group(bundle: &Bundle, layout: &Layout) -> bool {
+    nix::unistd::geteuid().is_root() || crate::cgroup::may_create(layout, &bundle.container.cgroup.path)
+}
+
 /// As an ordinary user without a delegated group: no group and no limits, as every rootless runtime.
 fn without_cgroup(bundle: &mut Bundle, layout: &Layout) {
-    let cgroup = &mut bundle.container.cgroup;
-    if nix::unistd::geteuid().is_root() || crate::cgroup::may_create(layout, &cgroup.path) {
+    if has_group(bundle, layout) {
         return;
     }
+    let cgroup = &mut bundle.container.cgroup;
     let limits = Resources { devices: Vec::new(), ..cgroup.resources.clone() };
     if limits != Resources::default() {
         warn("cgroups: not delegated to this user, limits are not applied");
@@ -164,6 +174,11 @@ fn make(args: &Args, id: &str, hold: bool, detached: bool) -> Result<Made, Strin
         without_cgroup(&mut bundle, &layout);
     }
     let folder = make_folder(args, id)?;
+    let config = folder.join(state::CONFIG);
+    if let Err(e) = std::fs::write(&config, &bundle.text) {
+        let _ = std::fs::remove_dir_all(&folder); // the failure itself is what to tell
+        return Err(format!("write {}: {e}", config.display()));
+    }
     let state = hook_state(args, id, &bundle);
     let launch = Launch {
         hold,
@@ -266,8 +281,6 @@ fn remember(made: &Made, args: &Args, id: &str) -> Result<(), String> {
         "unit": made.unit.as_ref().map_or("", |unit| unit.name.as_str()),
         "annotations": annotations(&made.bundle), "owner": nix::unistd::getuid().as_raw(),
     });
-    let config = made.folder.join(state::CONFIG);
-    std::fs::write(&config, &made.bundle.text).map_err(|e| format!("write {}: {e}", config.display()))?;
     State::write(&made.folder, &value)?;
     write_pid(args, made.launched.pid)
 }

@@ -15,21 +15,18 @@ use serde_json::{Value, json};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, Instant};
 
 /// Most that is read of ps(1).
 const PS_BYTES_MAX: u64 = 4 << 20;
 /// Its presence says "paused": looking at the freezer needs a look at every mount first.
-const PAUSED: &str = "paused";
-/// How long `delete --force` waits for a killed container.
-const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const PAUSED: &str = "paused";
 
 /// Our copy of the bundle's config.json: an exec or a hook must not follow a file that changes.
 pub(super) const CONFIG: &str = "config.json";
 
 pub(super) struct State {
     pub(super) folder: PathBuf,
-    value: Value,
+    pub(super) value: Value,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +60,7 @@ impl State {
         i32::try_from(self.number("pid")).unwrap_or(0)
     }
 
-    fn text(&self, key: &str) -> &str {
+    pub(super) fn text(&self, key: &str) -> &str {
         self.value.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
@@ -81,10 +78,7 @@ impl State {
 
     /// What the container was made from.
     pub(super) fn described(&self) -> Result<Bundle, String> {
-        let path = self.folder.join(CONFIG);
-        let bytes = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
-        let value = serde_json::from_slice(&bytes).map_err(|e| format!("parse {}: {e}", path.display()))?;
-        bundle::convert(&value, Path::new(self.text("bundle")), self.id()).map_err(|e| e.to_string())
+        described(&self.folder, Path::new(self.text("bundle")), self.id())
     }
 
     pub(super) fn hooks(&self) -> Hooks {
@@ -132,6 +126,13 @@ impl State {
             "owner": owner(self.number("owner")), "annotations": self.value.get("annotations").unwrap_or(&Value::Null),
         })
     }
+}
+
+pub(super) fn described(folder: &Path, bundle: &Path, id: &str) -> Result<Bundle, String> {
+    let path = folder.join(CONFIG);
+    let bytes = std::fs::read(&path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let value = serde_json::from_slice(&bytes).map_err(|e| format!("parse {}: {e}", path.display()))?;
+    bundle::convert(&value, bundle, id).map_err(|e| e.to_string())
 }
 
 /// A login name, or the number of a user without one.
@@ -265,40 +266,6 @@ pub(super) fn ps(args: &Args, id: &str) -> Result<u8, String> {
     Ok(0)
 }
 
-pub(super) fn delete(args: &Args, id: &str) -> Result<u8, String> {
-    let force = args.flag("force");
-    let state = match State::read(args, id) {
-        Ok(state) => state,
-        // Left half-made by a creator that was killed.
-        Err(_) if force => return remove_folder(&args.root().join(id)).map(|()| 0),
-        Err(e) => return Err(e),
-    };
-    match state.status() {
-        Status::Running | Status::Paused if !force => {
-            return Err(format!("cannot delete container {id} that is not stopped: running"));
-        }
-        Status::Stopped => {}
-        _ => {
-            if state.folder.join(PAUSED).exists() {
-                let _ = cgroup::freeze(&Layout::discover(), state.cgroup(), false); // it is about to die anyway
-            }
-            if let Ok(pidfd) = sys::pidfd_open(state.pid()) {
-                let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            }
-            let until = Instant::now() + KILL_WAIT_MAX;
-            while state.status() != Status::Stopped && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-    }
-    let (all, text) = (state.hooks(), state.hook_state());
-    let resctrl = crate::bundle::tree::strings(&state.value, "resctrl").into_iter().map(PathBuf::from).collect();
-    let group = Group { cgroup: state.cgroup(), unit: state.text("unit"), resctrl };
-    group.remove(&Layout::discover(), &state.folder)?;
-    poststop(&all, &text);
-    Ok(0)
-}
-
 /// A container's group: rootless ones may have none, and few are systemd's.
 pub(super) struct Group<'a> {
     pub(super) cgroup: &'a str,
@@ -332,7 +299,7 @@ pub(super) fn poststop(all: &Hooks, state: &str) {
     }
 }
 
-fn remove_folder(folder: &Path) -> Result<(), String> {
+pub(super) fn remove_folder(folder: &Path) -> Result<(), String> {
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("remove {}: {e}", folder.display())),
         _ => Ok(()),
