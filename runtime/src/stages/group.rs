@@ -86,9 +86,14 @@ pub(super) fn remove(launch: &Launch<'_>) {
 }
 
 pub(super) fn enter(child: &mut Child<'_>) -> Result<(), Fault> {
-    let path = &child.container.cgroup.path;
+    let Cgroup { path, resources } = &child.container.cgroup;
     if !path.is_empty() && !child.layout.v1.is_empty() {
-        child.groups = cgroup::enter_self(child.layout, path).map_err(|e| plain(e.to_string()))?;
+        let told = |e: cgroup::CgroupError| plain(e.to_string());
+        child.groups = cgroup::enter_self(child.layout, path).map_err(told)?;
+        // Our maker may be dead and somebody else cleaning up after him, who finds us by our group only.
+        if child.groups.is_empty() && !child.layout.folders(path, resources).map_err(told)?.is_empty() {
+            return Err(plain(format!("enter cgroup {path}: it has been removed")));
+        }
     }
     rdt::enter(&child.rdt).map_err(|e| plain(e.to_string()))?;
     if child.container.namespaces.iter().any(|n| n.kind == NamespaceKind::Cgroup && n.path.is_none()) {
