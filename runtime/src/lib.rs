@@ -3,12 +3,9 @@
 //! Read in this order: [`container`] (what a container is), `stages` (how one is started, in steps that can be undone),
 //! [`keeper`] (who holds them), [`bundle`] and [`oci_cli`] (the same by OCI's words).
 
-/// `eprintln!` that cannot panic: a full disk or a closed pipe behind stderr must not end who looks after others' containers.
+/// A line for whoever looks after us ([`print::complain`]).
 macro_rules! complain {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
-    }};
+    ($($words:tt)*) => { $crate::print::complain(format_args!("{}\n", format_args!($($words)*))) };
 }
 
 pub mod bundle;

@@ -197,6 +197,7 @@ fn resume_at(dir: &Path, fds: &str) -> io::Result<()> {
 }
 
 fn keep(dir: &RunDir, pair: guard::Pair) -> io::Result<()> {
+    crate::print::standard_error_is_our_log();
     pair.run()?;
     let _ = std::fs::remove_file(dir.socket());
     Ok(())
@@ -221,7 +222,8 @@ fn become_daemon(dir: &RunDir) -> io::Result<UnixListener> {
     // Lowering it needs CAP_SYS_RESOURCE; without it we are an ordinary victim.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    let log = File::create(dir.path().join(LOG))?;
+    let log = File::options().create(true).append(true).open(dir.path().join(LOG))?;
+    log.set_len(0)?;
     nix::unistd::dup2_stdin(null.as_fd())?;
     nix::unistd::dup2_stdout(null.as_fd())?;
     nix::unistd::dup2_stderr(log.as_fd())?;
