@@ -4,6 +4,8 @@ use crate::node::{Node, WAIT, cgroup_folders};
 use mote_runtime::container::NamespaceKind;
 use mote_runtime::keeper::protocol::*;
 use mote_runtime::keeper::{self, Client};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -51,15 +53,40 @@ fn hostile_clients_do_not_stop_it() {
     assert!(keeper::hello(node.run.path()).is_ok());
 }
 
-/// Without a PID namespace of its own: what it leaves behind writes faster than anybody reads.
+/// Of a container, but nobody's.
+struct Survivor(i32);
+
+impl Drop for Survivor {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(self.0), Signal::SIGKILL); // it may have ended
+    }
+}
+
+/// Without a PID namespace of its own: what it leaves behind writes faster than anybody reads, and without a group nobody finds it to end it.
 #[test]
 fn a_survivor_that_never_stops_talking_does_not_put_off_the_end() {
     let mut node = Node::new("survivor");
-    let script = "busybox yes more than can be said & while [ ! -e /flag/up ]; do sleep 0.01; done; exit 7";
-    let mut container = node.container("c", script);
-    container.namespaces.retain(|n| n.kind != NamespaceKind::Pid);
-    node.start(container).unwrap();
-    node.wait_for_line("c", "stdout F more than can be said");
-    node.raise_flag("c");
-    assert_eq!(node.exit("c").code, 7);
+    for (id, group) in [("kept", true), ("free", false)] {
+        let script =
+            "busybox yes more than can be said & echo $! >&2; while [ ! -e /flag/up ]; do sleep 0.01; done; exit 7";
+        let mut container = node.container(id, script);
+        container.namespaces.retain(|n| n.kind != NamespaceKind::Pid);
+        if !group {
+            container.cgroup.path.clear();
+        }
+        node.start(container).unwrap();
+        node.wait_for_line(id, "stdout F more than can be said");
+        let until = Instant::now() + WAIT;
+        let pid = loop {
+            match node.lines(id).iter().find_map(|line| line.strip_prefix("stderr F ")?.parse().ok()) {
+                Some(pid) => break pid,
+                None => assert!(Instant::now() < until, "no pid"),
+            }
+        };
+        let _survivor = (!group).then(|| Survivor(pid));
+        node.raise_flag(id);
+        assert_eq!(node.exit(id).code, 7);
+    }
+    assert!(node.said().contains("log of free: it has ended, and somebody goes on writing"), "{}", node.said());
+    assert!(!node.said().contains("kept"), "{}", node.said());
 }
