@@ -16,7 +16,7 @@ def disk_with_journal(folder):
 
 
 def built_floor(folder):
-    """What the kernel alone takes, in C: no keeper can be faster."""
+    """What the kernel alone takes, in C: how fast this machine is now."""
     program = folder + "/floor"
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-o", program, TOP / "tests/bench/src/floor.c"], check=True)
     return program
@@ -52,8 +52,8 @@ def part_keeper(mote, _oci, _):
         for what, name, budget in [("sandbox + container: request -> program runs", "both_ms", 3), ("of that the sandbox (net, ipc, uts)", "sandbox_ms", None), ("of that the container", "start_ms", None)]:
             took, tail = middle(ours, name)
             row("keeper: " + what, f"{budget} ms" if budget else "-", f"{took:.2f} ms", None if budget is None else took <= budget, tail)
-        least, tail = middle(ours, "floor_ms")
-        row("keeper: bare system calls of the same, in C", "-", f"{least:.2f} ms", None, tail)
+        took, least = (middle(ours, name)[0] for name in ("both_ms", "floor_ms"))
+        row("keeper: request -> program runs, beside bare calls", f"{3 / 2.1:.2f}", f"{took / least:.2f}", took / least <= 3 / 2.1, f"run, end and clean-up in C {least:.2f} ms; 2.1 when the budget of 3 was set")
     figures = measured(4 * starts, held, cycles)
     took, tail = middle(warm(figures), "both_ms")
     row("the same, writable layers on this machine's " + os.path.realpath(tempfile.gettempdir()), "-", f"{took:.2f} ms", None, tail)
