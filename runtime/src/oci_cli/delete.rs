@@ -2,11 +2,11 @@
 
 use super::args::Args;
 use super::run;
-use super::state::{Group, PAUSED, State, Status, described, poststop, remove_folder};
+use super::state::{PAUSED, State, Status, described, poststop, remove_folder};
 use crate::cgroup::{self, Layout};
 use crate::sys;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long `--force` waits for a killed container.
@@ -38,9 +38,7 @@ pub(super) fn delete(args: &Args, id: &str) -> Result<u8, String> {
         }
     }
     let (all, text) = (state.hooks(), state.hook_state());
-    let resctrl = crate::bundle::tree::strings(&state.value, "resctrl").into_iter().map(PathBuf::from).collect();
-    let group = Group { cgroup: state.cgroup(), unit: state.text("unit"), resctrl };
-    group.remove(&Layout::discover(), &state.folder)?;
+    state.group().remove(&Layout::discover(), &state.folder)?;
     poststop(&all, &text);
     Ok(0)
 }

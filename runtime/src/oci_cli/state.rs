@@ -26,7 +26,7 @@ pub(super) const CONFIG: &str = "config.json";
 
 pub(super) struct State {
     pub(super) folder: PathBuf,
-    pub(super) value: Value,
+    value: Value,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl State {
         i32::try_from(self.number("pid")).unwrap_or(0)
     }
 
-    pub(super) fn text(&self, key: &str) -> &str {
+    fn text(&self, key: &str) -> &str {
         self.value.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
@@ -74,6 +74,11 @@ impl State {
 
     pub(super) fn unit(&self) -> Option<Unit> {
         Some(self.text("unit")).filter(|name| !name.is_empty()).map(Unit::named)
+    }
+
+    pub(super) fn group(&self) -> Group<'_> {
+        let resctrl = bundle::tree::strings(&self.value, "resctrl").into_iter().map(PathBuf::from).collect();
+        Group { cgroup: self.cgroup(), unit: self.text("unit"), resctrl }
     }
 
     /// What the container was made from.

@@ -51,7 +51,7 @@ fn an_end_between_two_workers_is_told() {
     kill(guard, nix::sys::signal::Signal::SIGCONT);
     pair(&node.run);
     node.reconnect();
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     let exit = loop {
         if let State::Exited(exit) = node.list().0[0].state.clone() {
             break exit;
@@ -69,7 +69,7 @@ fn the_guard_is_replaced_without_a_break() {
     node.start(node.container("c1", "while [ ! -e /flag/up ]; do sleep 0.01; done; echo last; exit 4")).unwrap();
     let (worker, guard) = pair(&node.run);
     kill(guard, nix::sys::signal::Signal::SIGKILL);
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     while pair(&node.run) == (worker, guard) {
         assert!(Instant::now() < until);
     }
@@ -118,7 +118,7 @@ fn another_version_is_told_and_replaced() {
     let node = Node::new("skew");
     // A call of tomorrow: the answer is a frame of today, whose version tomorrow's client can read.
     let mut stream = std::os::unix::net::UnixStream::connect(node.run.socket()).unwrap();
-    stream.set_read_timeout(Some(WAIT)).unwrap();
+    stream.set_read_timeout(Some(*WAIT)).unwrap();
     stream.write_all(&[4, 0, 0, 0, 0xff, 0x7f, 8, 6]).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -152,7 +152,7 @@ fn a_witness_knows_what_no_keeper_saw() {
         kill(worker, signal);
     }
     node.raise_flag("c1");
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     while std::path::Path::new(&format!("/proc/{}", listed.pid)).exists() {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(2));
@@ -195,7 +195,7 @@ fn a_keeper_of_protocol_1_is_succeeded() {
         kill(worker, signal);
     }
     std::fs::remove_file(node.run.pid()).unwrap();
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     while std::os::unix::net::UnixStream::connect(node.run.socket()).is_ok() {
         assert!(Instant::now() < until, "both are dead");
     }
@@ -207,7 +207,7 @@ fn a_keeper_of_protocol_1_is_succeeded() {
         let mut command = std::process::Command::new(exe);
         command.args(["--exact", "adoption::as_a_keeper_of_protocol_1"]).env("KEEPER_TEST_AS_OLD", node.run.path());
         let child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + *WAIT;
         while std::os::unix::net::UnixStream::connect(node.run.socket()).is_err() {
             assert!(Instant::now() < until);
             std::thread::sleep(Duration::from_millis(2));

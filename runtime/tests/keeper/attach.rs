@@ -31,7 +31,7 @@ fn say(to: &Attached, text: &str) {
 
 /// Reads until `text` has come, or (empty) until the end; all of it.
 fn hear(from: &OwnedFd, text: &str) -> String {
-    let (mut from, until, mut all, mut piece) = (file(from), Instant::now() + WAIT, Vec::new(), [0; 4096]);
+    let (mut from, until, mut all, mut piece) = (file(from), Instant::now() + *WAIT, Vec::new(), [0; 4096]);
     loop {
         match from.read(&mut piece) {
             Ok(0) => {
@@ -108,7 +108,7 @@ fn a_terminal_and_its_keepers() {
     let script =
         "tty; while read line; do echo got $line; [ $line = size ] && stty size; [ $line = stop ] && exit 8; done";
     node.start(talking(&node, "c", script, Stdin::Open, true)).unwrap();
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     while joined(&node.log("c")) != "/dev/pts/0\n" {
         assert!(Instant::now() < until, "{:?}", node.lines("c"));
         std::thread::sleep(Duration::from_millis(5));
@@ -124,7 +124,7 @@ fn a_terminal_and_its_keepers() {
     // A worker that becomes the guard keeps it as well, and so does a newer binary.
     let (worker, guard) = pair(&node.run);
     kill(guard, nix::sys::signal::Signal::SIGKILL);
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     while pair(&node.run) == (worker, guard) {
         assert!(Instant::now() < until);
     }
@@ -201,7 +201,7 @@ fn hostile_attaching() {
     let all: Vec<Attached> = (0..16).map(|_| attach(&node, "c", true)).collect();
     assert_eq!(session::attach(&node.run, "c", true).err().unwrap().kind, FailureKind::Limit);
     drop(all);
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     let again = loop {
         match session::attach(&node.run, "c", true) {
             Ok(client) => break client,

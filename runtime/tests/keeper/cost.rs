@@ -47,7 +47,7 @@ fn cycles_leave_nothing() {
     let (worker, guard) = pair(&node.run);
     let (before, rss_before) = (held_by(&node, worker, guard), [worker, guard].map(|pid| memory_kib(pid, "Rss")));
     (0..cycles).for_each(|n| cycle(&mut node, n));
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     let more = |now: &[usize; 7]| now.iter().zip(&before).any(|(now, before)| now > before);
     while more(&held_by(&node, worker, guard)) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10)); // the guard lets go of the last FIFOs a moment later

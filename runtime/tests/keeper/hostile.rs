@@ -42,7 +42,7 @@ fn hostile_clients_do_not_stop_it() {
     let node = Node::new("hostile");
     for bytes in [&b"\xff\xff\xff\xff junk"[..], b"\x03\0\0\0\x09\0\0", b"\x05\0\0\0\x02\0\x07\xff\xff"] {
         let mut stream = std::os::unix::net::UnixStream::connect(node.run.socket()).unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.set_read_timeout(Some(*WAIT)).unwrap();
         stream.write_all(bytes).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -76,7 +76,7 @@ fn a_survivor_that_never_stops_talking_does_not_put_off_the_end() {
         }
         node.start(container).unwrap();
         node.wait_for_line(id, "stdout F more than can be said");
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + *WAIT;
         let pid = loop {
             match node.lines(id).iter().find_map(|line| line.strip_prefix("stderr F ")?.parse().ok()) {
                 Some(pid) => break pid,

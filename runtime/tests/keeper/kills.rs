@@ -25,7 +25,7 @@ fn one_short(node: &mut Node, n: usize) -> Option<Exit> {
     let id = format!("short{n}");
     let code = n % 200;
     let started = node.start(node.container(&id, &format!("echo out {n}; exit {code}"))).is_ok();
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     let mut exit = None;
     while exit.is_none() {
         assert!(Instant::now() < until, "{id}: {}", node.said());
@@ -79,14 +79,14 @@ fn random_kills_lose_nothing() {
                 kill([worker, guard][which], nix::sys::signal::Signal::SIGKILL);
                 kills[which].fetch_add(1, Ordering::Relaxed);
                 // Until the other has seen it: both at once is more than anybody promises.
-                let until = Instant::now() + WAIT;
+                let until = Instant::now() + *WAIT;
                 while pair(&run) == (worker, guard) && Instant::now() < until {}
             }
         });
         let until = Instant::now() + Duration::from_secs(seconds);
         // A processor in software may take longer until everything has happened once.
         let enough = |told| told > 0 && each().iter().all(|kills| *kills > 0);
-        while Instant::now() < until || !enough(told) && Instant::now() < until + WAIT {
+        while Instant::now() < until || !enough(told) && Instant::now() < until + *WAIT {
             if let Some(exit) = one_short(&mut node, shorts) {
                 assert_eq!((exit.code, exit.note.as_str()), ((shorts % 200) as i32, ""), "short{shorts}");
                 assert_eq!(node.lines(&format!("short{shorts}")), [format!("stdout F out {shorts}")]);
@@ -102,7 +102,7 @@ fn random_kills_lose_nothing() {
     for n in 0..3 {
         let id = format!("long{n}");
         node.raise_flag(&id);
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + *WAIT;
         let exit = loop {
             match node.list().0.into_iter().find(|c| c.id == id).map(|c| c.state) {
                 Some(State::Exited(exit)) => break exit,

@@ -7,6 +7,7 @@ use mote_runtime::container::{
 use mote_runtime::keeper::protocol::*;
 use mote_runtime::keeper::{self, Client, RunDir};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 pub(crate) struct Node {
@@ -20,8 +21,11 @@ pub(crate) struct Node {
 pub(crate) fn exe() -> PathBuf {
     std::env::var_os("KEEPER_EXE").map_or_else(|| env!("CARGO_BIN_EXE_mote-keeper").into(), PathBuf::from)
 }
-/// Of what ends in milliseconds, but in a processor made of software in half a minute at times.
-pub(crate) const WAIT: Duration = Duration::from_secs(60);
+/// Of what ends in milliseconds. A processor made of software takes half a minute at times: `KEEPER_WAIT_S`.
+pub(crate) static WAIT: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = std::env::var("KEEPER_WAIT_S").ok().and_then(|n| n.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(20))
+});
 
 impl Node {
     pub(crate) fn new(name: &str) -> Self {
@@ -96,9 +100,9 @@ impl Node {
     }
 
     pub(crate) fn exit(&mut self, id: &str) -> Exit {
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + *WAIT;
         while Instant::now() < until {
-            match self.client.event(WAIT).unwrap() {
+            match self.client.event(*WAIT).unwrap() {
                 Some(Event::Exited { id: got, exit }) if got == id => return exit,
                 Some(_) => {}
                 None => break,
@@ -117,7 +121,7 @@ impl Node {
     }
 
     pub(crate) fn wait_for_line(&self, id: &str, line: &str) {
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + *WAIT;
         while !self.lines(id).iter().any(|l| l == line) {
             assert!(Instant::now() < until, "no {line:?} in {:?}", self.lines(id));
             std::thread::sleep(Duration::from_millis(5));
@@ -135,7 +139,7 @@ impl Node {
     pub(crate) fn replace_keeper(&mut self) {
         let pid = keeper::hello(self.run.path()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + *WAIT;
         while keeper::hello(self.run.path()).is_ok_and(|now| now == pid) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -157,7 +161,7 @@ impl Drop for Node {
         if let Ok(Reply::List { containers, sandboxes }) = client.call(Request::List) {
             for c in &containers {
                 let _ = client.call(Request::Signal { id: c.id.clone(), signal: 9, all: true });
-                let until = Instant::now() + WAIT;
+                let until = Instant::now() + *WAIT;
                 while client.call(Request::Remove { id: c.id.clone() }).is_err() && Instant::now() < until {
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -191,7 +195,7 @@ pub(crate) fn parent(pid: i32) -> i32 {
 
 /// Worker and guard, once both are there.
 pub(crate) fn pair(run: &RunDir) -> (i32, i32) {
-    let until = Instant::now() + WAIT;
+    let until = Instant::now() + *WAIT;
     loop {
         let worker = keeper::hello(run.path()).unwrap_or(0);
         let guard = parent(worker);
