@@ -190,7 +190,10 @@ impl Stdio {
 
     /// Everything that is there at the container's end. Who lives on and goes on writing is not waited for: false = somebody does.
     pub(crate) fn drain(&mut self, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) -> bool {
-        let mut left = REST_BYTES_MAX;
+        self.drain_within(REST_BYTES_MAX, buffer, journal)
+    }
+
+    fn drain_within(&mut self, mut left: usize, buffer: &mut [u8; CHUNK_BYTES], journal: &Journal) -> bool {
         let mut more = true;
         while more && left > 0 {
             more = self.pump_while(buffer, journal, |_, taken| {
@@ -295,5 +298,25 @@ fn forward(master: &File, fifo: &mut File, buffer: &mut [u8; CHUNK_BYTES]) -> bo
             }
         }
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_log_has_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, mut buffer) = (Journal::open(dir.path()).unwrap(), [0; CHUNK_BYTES]);
+        let log = Log { path: dir.path().join("log"), ..Log::default() };
+        let mut stdio = Stdio::open(dir.path(), &log).unwrap();
+        let (bound, all) = (CHUNK_BYTES, 3 * CHUNK_BYTES); // a FIFO holds four
+        stdio.out.write_all(&vec![b'x'; all]).unwrap();
+        let written = || std::fs::read(&log.path).unwrap().iter().filter(|b| **b == b'x').count();
+        assert!(!stdio.drain_within(bound, &mut buffer, &journal), "there is more");
+        assert_eq!(written(), bound);
+        assert!(stdio.drain(&mut buffer, &journal), "that was all");
+        assert_eq!(written(), all);
     }
 }
